@@ -1,0 +1,45 @@
+"""Every `MULTISESSION_*` setting: name, default, one line of meaning.
+
+Read at access time (`conf.MAX_BYTES` reads `settings.MULTISESSION_MAX_BYTES`), so `override_settings` works.
+"""
+
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from django.conf import settings
+
+T = TypeVar("T")
+
+
+class Setting(Generic[T]):
+    """A descriptor: the setting's value, or its default where the site sets nothing."""
+
+    def __init__(self, default: T, meaning: str) -> None:
+        self.default = default
+        self.meaning = meaning
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = f"MULTISESSION_{name}"
+
+    def __get__(self, instance: object, owner: type) -> T:
+        value: T = getattr(settings, self.name, self.default)
+        return value
+
+
+class Conf:
+    REDIS = Setting[str | None](None, "Redis URL or dotted path to a callable returning a client; default: the alias.")
+    KEY_PREFIX = Setting("session", "Namespace of every Redis key.")
+    MONGODB = Setting[str | None](
+        None, "MongoDB URI with a database, or dotted path to a callable that takes the client class and returns a client."
+    )
+    MONGODB_COLLECTION = Setting("sessions", "Name of the MongoDB collection.")
+    TIMEOUT = Setting(5.0, "Seconds to wait for Redis or MongoDB where the URL or URI does not say.")
+    MAX_BYTES = Setting(1024 * 1024, "Largest encoded session, in bytes; a larger one raises SessionTooLarge.")
+    COMPRESS_OVER = Setting[int | None](1024, "Compress serialized sessions of more than this many bytes; None: never.")
+    ENCRYPTION_KEYS = Setting[Sequence[str | bytes | None]](
+        (), "Keys of 32 bytes for AES-256-GCM, newest first; None in first place: open sealed sessions, sign new ones."
+    )
+
+
+conf = Conf()
+NAMES = {setting.name: setting for setting in vars(Conf).values() if isinstance(setting, Setting)}

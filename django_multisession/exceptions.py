@@ -1,0 +1,59 @@
+"""What can go wrong, as a tree::
+
+    MultisessionError
+    ├── EngineUnavailable          the server did not do its part; nothing is known to be lost
+    ├── SessionTooLarge            refused before anything was written
+    ├── SessionNotSerializable     refused before anything was written (also a TypeError, as Django raises)
+    └── PayloadUnreadable          tampered with, truncated, foreign; loads as an empty session
+
+`CreateError` and `UpdateError` are Django's own, from `django.contrib.sessions.backends.base`.
+"""
+
+
+class MultisessionError(Exception):
+    """Base class of the package's errors."""
+
+
+class EngineUnavailable(MultisessionError):
+    """The session server failed or could not be reached; the driver's error is the `__cause__`.
+
+    It is never turned into an empty session (Django would delete the cookie and log the user out) nor into
+    `UpdateError` (Django would answer "session was deleted").
+    """
+
+
+class SessionTooLarge(MultisessionError):
+    """The encoded session has `size` bytes, over the `limit` of `MULTISESSION_MAX_BYTES`. What was stored stays."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"The session takes {self.size:,} bytes, over the limit of {self.limit:,}. Nothing was written. "
+            "Keep less in the session or raise MULTISESSION_MAX_BYTES."
+        )
+
+
+class SessionNotSerializable(MultisessionError, TypeError):
+    """`SESSION_SERIALIZER` cannot take the value under `key`, a key of the session's data. What was stored stays."""
+
+    def __init__(self, key: object) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return (
+            f"The session value under {self.key!r} cannot be serialized ({self.__cause__}). Nothing was written. "
+            "Store plain data, or set a SESSION_SERIALIZER that takes this type."
+        )
+
+
+class PayloadUnreadable(MultisessionError):
+    """A stored payload is not what this site wrote for this session: `reason` says which check failed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,0 +1,50 @@
+"""`Record`: the only thing that crosses the border between a `SessionStore` and a server."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A session as a server keeps it. Times are aware, in UTC, in whole milliseconds (MongoDB keeps no finer ones)."""
+
+    id: str  # identify(session_key), never the key itself
+    payload: bytes  # what codecs.encode() returned
+    user_id: str | None
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime
+    version: int  # 1 when inserted, one more with each replace
+
+    def is_live(self, now: datetime) -> bool:
+        return self.expires_at > now
+
+
+def identify(session_key: str) -> str:
+    """The id at rest of a session key: its SHA-256 in hex, so that a stolen store opens no session."""
+    return sha256(session_key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def utcnow() -> datetime:
+    """Now, in the form that a `Record` keeps."""
+    return in_milliseconds(datetime.now(UTC))
+
+
+def in_milliseconds(moment: datetime) -> datetime:
+    """The moment in UTC, cut to whole milliseconds. A naive one is local time, as with `USE_TZ = False`."""
+    moment = moment.astimezone(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def to_epoch(moment: datetime) -> int:
+    """Milliseconds since 1970 of an aware datetime."""
+    return (moment - EPOCH) // MILLISECOND
+
+
+def from_epoch(milliseconds: int) -> datetime:
+    """The reverse of `to_epoch()`."""
+    return EPOCH + timedelta(milliseconds=milliseconds)
