@@ -1,5 +1,6 @@
 """`Record`: the only thing that crosses the border between a `SessionStore` and a server."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -48,3 +49,11 @@ def to_epoch(moment: datetime) -> int:
 def from_epoch(milliseconds: int) -> datetime:
     """The reverse of `to_epoch()`."""
     return EPOCH + timedelta(milliseconds=milliseconds)
+
+
+class Page(list[Record]):
+    """A page of `Storage.scan()`, and the `after` of the `next` one (`None`: this was the last)."""
+
+    def __init__(self, records: Iterable[Record] = (), next: str | None = None) -> None:
+        super().__init__(records)
+        self.next = next

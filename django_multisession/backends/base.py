@@ -1,0 +1,255 @@
+"""`Storage`, the eight verbs that an engine implements, and `SessionStore`, every algorithm, written once.
+
+Core coroutines are private, take the storage first, and await only its verbs or each other; each public method is one
+line over its core, once per face (see `twins.py`). `SessionStore` knows no server; a `Storage` knows nothing of Django's
+sessions.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, ClassVar, Protocol
+
+from django.contrib.auth import SESSION_KEY as USER_ID_KEY
+from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, SessionBase, UpdateError
+from django.utils.crypto import get_random_string
+
+from .. import codecs
+from ..exceptions import PayloadUnreadable
+from ..records import Page, Record, identify, in_milliseconds, utcnow
+from ..twins import run_sync
+
+PURGE_BATCH = 1000
+
+logger = logging.getLogger("django.security.SuspiciousSession")
+
+
+class Storage(Protocol):
+    """One kind of server. Verbs are stateless, one round trip each, and raise `EngineUnavailable` when it fails."""
+
+    async def read(self, id: str) -> Record | None:
+        """The live record, always from the primary; never an expired one, whatever the server's sweeper has done."""
+
+    async def insert(self, record: Record) -> bool:
+        """Create atomically; `False` if the id is taken."""
+
+    async def replace(self, record: Record) -> Record | None:
+        """Store `record` if the stored version is `record.version - 1`, and answer what the store now holds.
+
+        That is `record` itself (saved), another record (conflict) or `None` (gone or expired). Never creates.
+        """
+
+    async def touch(self, id: str, expires_at: datetime) -> bool:
+        """Move the expiry of a live record, neither its data nor its version; `False` if it is gone."""
+
+    async def remove(self, ids: Iterable[str]) -> int:
+        """Delete, and count what was there. Missing ids are no error."""
+
+    async def of_user(self, user_id: str) -> list[Record]:
+        """The live records of a user, by index, never by scan."""
+
+    async def scan(self, after: str | None, limit: int) -> Page:
+        """A page of about `limit` live records; `after` is `None`, then the `next` of the page before."""
+
+    async def purge(self, before: datetime, limit: int) -> int:
+        """Delete at most `limit` records (where the server expires by itself: leftovers) that expired before then."""
+
+
+class SessionStore(SessionBase):
+    """One request's session. An engine's subclass only says where its storages are."""
+
+    storage: ClassVar[Storage]  # over a synchronous client, the process's own
+    astorage: ClassVar[Storage]  # over an asynchronous client, the running event loop's own
+
+    _record: Record | None = None  # as last read or written
+    _serialized: codecs.Serialized | None = None  # its data: what a save is compared with
+
+    # Core
+
+    async def _load(self, storage: Storage) -> dict[str, Any]:
+        key = self.session_key
+        self._serialized = None
+        self._record = await storage.read(identify(key)) if key else None
+        if self._record is None:
+            # Never adopt a key that the store does not know: the browser chose it (session fixation).
+            self._session_key = None
+            return {}
+        try:
+            return self._open(self._record)
+        except PayloadUnreadable as error:
+            logger.warning("Session data corrupted: %s (id %s).", error.reason, self._record.id)
+            return {}
+
+    async def _data(self, storage: Storage, no_load: bool = False) -> dict[str, Any]:
+        """`SessionBase._get_session()` for either face."""
+        self.accessed = True
+        if not hasattr(self, "_session_cache"):
+            self._session_cache = {} if no_load or self.session_key is None else await self._load(storage)
+        return self._session_cache
+
+    async def _exists(self, storage: Storage, session_key: str | None) -> bool:
+        return bool(session_key) and await storage.read(identify(session_key)) is not None
+
+    async def _create(self, storage: Storage, created_at: datetime | None = None) -> None:
+        await self._data(storage, no_load=True)
+        while not await self._insert(storage, key := self._get_new_session_key(), created_at):
+            continue
+        self._session_key = key
+        self.modified = True
+
+    async def _save(self, storage: Storage, must_create: bool = False) -> None:
+        if self.session_key is None:
+            return await self._create(storage)
+        await self._data(storage, no_load=must_create)
+        if not must_create:
+            await self._update(storage)
+        elif not await self._insert(storage, self.session_key):
+            raise CreateError
+
+    async def _insert(self, storage: Storage, session_key: str, created_at: datetime | None = None) -> bool:
+        serialized = codecs.serialize(self._session_cache, self.serializer)
+        record = self._new_record(identify(session_key), serialized, created_at=created_at)
+        if not await storage.insert(record):
+            return False
+        self._record, self._serialized = record, serialized
+        return True
+
+    async def _update(self, storage: Storage) -> None:
+        if (stored := await self._stored(storage)) is None:
+            raise UpdateError
+        serialized = codecs.serialize(self._session_cache, self.serializer)
+        if serialized == self._serialized:
+            return await self._touch(storage, stored)
+        same_user = stored.user_id == self._user_id()
+        record = self._new_record(
+            stored.id, serialized, created_at=stored.created_at if same_user else None, version=stored.version + 1
+        )
+        self._record, self._serialized = await self._replace(storage, record), serialized
+
+    async def _stored(self, storage: Storage) -> Record | None:
+        """The record that this object has loaded or written, else (after `clear()`) the one in the store."""
+        if self.session_key is None:  # loading found nothing
+            return None
+        if self._record and self._record.id == identify(self.session_key):
+            return self._record
+        return await storage.read(identify(self.session_key))
+
+    async def _replace(self, storage: Storage, record: Record) -> Record:
+        """Store the record over whatever version is there; `UpdateError` if the session is gone."""
+        while (held := await storage.replace(record)) != record:
+            if held is None:
+                raise UpdateError
+            record = dataclasses.replace(record, version=held.version + 1)
+        return record
+
+    async def _touch(self, storage: Storage, stored: Record) -> None:
+        expires_at = self._expires_at()
+        if not await storage.touch(stored.id, expires_at):
+            raise UpdateError
+        self._record = dataclasses.replace(stored, expires_at=expires_at)
+
+    async def _delete(self, storage: Storage, session_key: str | None = None) -> None:
+        if key := session_key or self.session_key:
+            await storage.remove([identify(key)])
+
+    async def _cycle_key(self, storage: Storage) -> None:
+        await self._data(storage)
+        old_key, old = self.session_key, self._record
+        same_user = old is not None and old.user_id == self._user_id()
+        await self._create(storage, created_at=old.created_at if old and same_user else None)
+        if old_key:
+            await self._delete(storage, old_key)
+
+    @classmethod
+    async def _clear_expired(cls, storage: Storage) -> None:
+        while await storage.purge(utcnow(), PURGE_BATCH) >= PURGE_BATCH:
+            continue
+
+    # From session data to record, and back
+
+    def _new_record(
+        self, id: str, serialized: codecs.Serialized, created_at: datetime | None, version: int = 1
+    ) -> Record:
+        now = utcnow()
+        return Record(
+            id=id,
+            payload=codecs.close(serialized, id),
+            user_id=self._user_id(),
+            created_at=created_at or now,
+            updated_at=now,
+            expires_at=self._expires_at(),
+            version=version,
+        )
+
+    def _open(self, record: Record) -> dict[str, Any]:
+        serialized = codecs.open_(record.payload, record.id, self.serializer)
+        data = codecs.deserialize(serialized, self.serializer)
+        self._serialized = serialized
+        return data
+
+    def _user_id(self) -> str | None:
+        user_id = self._session_cache.get(USER_ID_KEY)
+        return None if user_id is None else str(user_id)
+
+    def _expires_at(self) -> datetime:
+        # Does no I/O: _session_cache is there by now.
+        return in_milliseconds(self.get_expiry_date())
+
+    # Faces
+
+    def load(self) -> dict[str, Any]:
+        return run_sync(self._load(self.storage))
+
+    async def aload(self) -> dict[str, Any]:
+        return await self._load(self.astorage)
+
+    def exists(self, session_key: str | None) -> bool:
+        return run_sync(self._exists(self.storage, session_key))
+
+    async def aexists(self, session_key: str | None) -> bool:
+        return await self._exists(self.astorage, session_key)
+
+    def create(self) -> None:
+        run_sync(self._create(self.storage))
+
+    async def acreate(self) -> None:
+        await self._create(self.astorage)
+
+    def save(self, must_create: bool = False) -> None:
+        run_sync(self._save(self.storage, must_create))
+
+    async def asave(self, must_create: bool = False) -> None:
+        await self._save(self.astorage, must_create)
+
+    def delete(self, session_key: str | None = None) -> None:
+        run_sync(self._delete(self.storage, session_key))
+
+    async def adelete(self, session_key: str | None = None) -> None:
+        await self._delete(self.astorage, session_key)
+
+    def cycle_key(self) -> None:
+        run_sync(self._cycle_key(self.storage))
+
+    async def acycle_key(self) -> None:
+        await self._cycle_key(self.astorage)
+
+    @classmethod
+    def clear_expired(cls) -> None:
+        run_sync(cls._clear_expired(cls.storage))
+
+    @classmethod
+    async def aclear_expired(cls) -> None:
+        await cls._clear_expired(cls.astorage)
+
+    # insert() is atomic, so a new key needs no probe with exists().
+
+    def _get_new_session_key(self) -> str:
+        return get_random_string(32, VALID_KEY_CHARS)
+
+    async def _aget_new_session_key(self) -> str:
+        return self._get_new_session_key()
+
+    async def adelete_test_cookie(self) -> None:
+        await super().adelete_test_cookie()
+        self.modified = True  # as delete_test_cookie() does and Django's own async twin forgets

@@ -1,0 +1,214 @@
+"""Sessions in a SQL database, through Django's ORM: SQLite, PostgreSQL, MariaDB and MySQL.
+
+One row per session in `django_multisession_session` (see `models.Session`); times are milliseconds since 1970::
+
+    read     SELECT ... WHERE session_id = %s AND expires_at > %s
+    insert   INSERT ... ON CONFLICT DO NOTHING          (MySQL: INSERT IGNORE, SQLite: INSERT OR IGNORE)
+    replace  UPDATE ... WHERE session_id = %s AND version = %s AND expires_at > %s; on a miss, read
+    touch    UPDATE ... SET expires_at = %s WHERE session_id = %s AND expires_at > %s
+    remove   DELETE ... WHERE session_id IN (...)
+    of_user  SELECT ... WHERE user_id = %s AND expires_at > %s
+    scan     SELECT ... WHERE session_id > %s AND expires_at > %s ORDER BY session_id LIMIT
+    purge    SELECT the ids of some that expired before then; DELETE those that still have
+
+Each is a statement of its own in autocommit mode, or part of the transaction that the caller has open. The first four,
+which run on every request, are compiled by the ORM once per database and run many times: building a queryset costs
+several times the query. All of them go to the database that the routers name for writes: a replica may lag behind the
+log-in that was just saved.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import Error, connections, router
+from django.db.models import QuerySet, sql
+from django.db.models.constants import OnConflict
+from django.utils.functional import classproperty
+
+from ..exceptions import EngineUnavailable
+from ..records import Page, Record, from_epoch, to_epoch, utcnow
+from ..twins import settle
+from . import base
+
+FIELDS = ("session_id", "data", "user_id", "created_at", "updated_at", "expires_at", "version")
+
+
+def _model() -> Any:
+    from ..models import Session  # after the apps are loaded: Django imports an engine earlier than that
+
+    return Session
+
+
+class DbStorage:
+    """`call` runs a function: directly, or for the async face in Django's database thread."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.call = call
+
+    async def read(self, id: str) -> Record | None:
+        rows = await self._ask(_fetch, _read_sql, id, to_epoch(utcnow()))
+        return _record(rows[0]) if rows else None
+
+    async def insert(self, record: Record) -> bool:
+        return bool(await self._ask(_insert, record))
+
+    async def replace(self, record: Record) -> Record | None:
+        return record if await self._ask(_replace, record) else await self.read(record.id)
+
+    async def touch(self, id: str, expires_at: datetime) -> bool:
+        return bool(await self._ask(_execute, _touch_sql, to_epoch(expires_at), id, to_epoch(utcnow())))
+
+    async def remove(self, ids: Iterable[str]) -> int:
+        return int(await self._ask(_remove, list(ids)))
+
+    async def of_user(self, user_id: str) -> list[Record]:
+        # Compared once more: MySQL's usual collation takes "Ann" and "ann" for one user.
+        return [record for record in await self._ask(_of_user, user_id) if record.user_id == user_id]
+
+    async def scan(self, after: str | None, limit: int) -> Page:
+        records = await self._ask(_scan, after or "", limit)
+        return Page(records, next=records[-1].id if len(records) == limit else None)
+
+    async def purge(self, before: datetime, limit: int) -> int:
+        return int(await self._ask(_purge, before, limit))
+
+    async def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return await settle(self.call(_guarded, function, *arguments))
+        except Error as error:
+            raise EngineUnavailable(f"Database: {error}") from error
+
+
+def _guarded(function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return function(_alias(), *arguments)
+    except Error:
+        # Outside of a request nothing else would notice that the server hung up and open a new connection.
+        if not (connection := connections[_alias()]).in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
+        raise
+
+
+def _alias() -> str:
+    return router.db_for_write(_model())
+
+
+# Hot statements: SQL from the ORM, once per database; the parameters are in the order of the keyword arguments.
+
+
+@lru_cache
+def _read_sql(alias: str) -> str:
+    rows = _matching(alias, session_id="", expires_at__gt=0).values_list(*FIELDS)
+    return _compiled(alias, rows.query)
+
+
+@lru_cache
+def _insert_sql(alias: str) -> str:
+    query = sql.InsertQuery(_model(), on_conflict=OnConflict.IGNORE)
+    model = _model()
+    template = model(**{name: 0 for name in FIELDS} | {"session_id": "", "data": b"", "user_id": ""})
+    query.insert_values([model._meta.get_field(name) for name in FIELDS], [template])
+    [(statement, _)] = query.get_compiler(alias).as_sql()
+    return str(statement)
+
+
+@lru_cache
+def _replace_sql(alias: str) -> str:
+    values = {name: 0 for name in FIELDS[1:]} | {"data": b"", "user_id": ""}
+    return _update_sql(alias, values, session_id="", version=0, expires_at__gt=0)
+
+
+@lru_cache
+def _touch_sql(alias: str) -> str:
+    return _update_sql(alias, {"expires_at": 0}, session_id="", expires_at__gt=0)
+
+
+def _update_sql(alias: str, values: dict[str, Any], **lookups: Any) -> str:
+    query = _matching(alias, **lookups).query.chain(klass=sql.UpdateQuery)
+    query.add_update_values(values)
+    return _compiled(alias, query)
+
+
+def _matching(alias: str, **lookups: Any) -> "QuerySet[Any]":
+    rows = _model()._base_manager.using(alias)
+    for lookup, value in lookups.items():  # one by one: filter() sorts its arguments
+        rows = rows.filter(**{lookup: value})
+    return rows
+
+
+def _compiled(alias: str, query: Any) -> str:
+    statement, _ = query.get_compiler(alias).as_sql()
+    return str(statement)
+
+
+def _execute(alias: str, statement: Callable[[str], str], *parameters: Any) -> int:
+    """Run a hot statement and return how many rows it changed (on MySQL too: matched)."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(statement(alias), parameters)
+        return cursor.rowcount
+
+
+def _fetch(alias: str, statement: Callable[[str], str], *parameters: Any) -> list[Any]:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(statement(alias), parameters)
+        return cursor.fetchall()
+
+
+def _insert(alias: str, record: Record) -> int:
+    return _execute(alias, _insert_sql, record.id, *_values(alias, record))
+
+
+def _replace(alias: str, record: Record) -> int:
+    where = record.id, record.version - 1, to_epoch(utcnow())
+    return _execute(alias, _replace_sql, *_values(alias, record), *where)
+
+
+def _values(alias: str, record: Record) -> tuple[Any, ...]:
+    """The parameters for all FIELDS but the first."""
+    times = map(to_epoch, (record.created_at, record.updated_at, record.expires_at))
+    return connections[alias].Database.Binary(record.payload), record.user_id, *times, record.version
+
+
+def _record(row: Any) -> Record:
+    """A record from a row of the hot SELECT, whose columns no field has converted."""
+    id, payload, user_id, created, updated, expires, version = row
+    return Record(id, bytes(payload), user_id, from_epoch(created), from_epoch(updated), from_epoch(expires), version)
+
+
+# The others
+
+
+def _remove(alias: str, ids: list[str]) -> int:
+    return int(_model()._base_manager.filter(session_id__in=ids)._raw_delete(alias)) if ids else 0
+
+
+def _of_user(alias: str, user_id: str) -> list[Record]:
+    return _records(_matching(alias, user_id=user_id, expires_at__gt=utcnow()))
+
+
+def _scan(alias: str, after: str, limit: int) -> list[Record]:
+    rows = _matching(alias, session_id__gt=after, expires_at__gt=utcnow())
+    return _records(rows.order_by("session_id")[:limit])
+
+
+def _purge(alias: str, before: datetime, limit: int) -> int:
+    expired = _matching(alias, expires_at__lt=before)
+    ids = list(expired.order_by("expires_at").values_list("session_id", flat=True)[:limit])
+    # The expiry is checked again: a session that was touched meanwhile lives.
+    return int(expired.filter(session_id__in=ids)._raw_delete(alias)) if ids else 0
+
+
+def _records(rows: "QuerySet[Any]") -> list[Record]:
+    with connections[rows.db].cursor() as cursor:
+        cursor.execute(*rows.values_list(*FIELDS).query.get_compiler(rows.db).as_sql())
+        return [_record(row) for row in cursor.fetchall()]
+
+
+class SessionStore(base.SessionStore):
+    """`SESSION_ENGINE = "django_multisession.backends.db"`"""
+
+    storage = DbStorage(call=lambda function, *arguments: function(*arguments))
+    astorage = DbStorage(call=lambda function, *arguments: sync_to_async(function)(*arguments))

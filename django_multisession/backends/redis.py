@@ -1,0 +1,347 @@
+"""Sessions in Redis or Valkey, through django-redis.
+
+One STRING per session, at `<prefix>:<id>`, big-endian::
+
+    version u64 | expires_at i64 | created_at i64 | updated_at i64 | indexed u32 | length u16 | user id | payload
+
+with times in milliseconds since 1970, and `length` that of the UTF-8 user id (0: anonymous). One sorted set per user,
+at `<prefix>:user:<user id>`, holds the ids of the user's sessions, scored by expiry in milliseconds, rounded up to the
+hour; `indexed` is that hour. So the index is written when the user or the hour changes, always before the record it
+points to, and most saves are one command. An index may hold too much (it is checked against the records when read),
+never too little.
+
+    read     GET <key>
+    insert   SET <key> <value> NX PXAT <expires_at>
+    replace  EVALSHA REPLACE <key>: compare the version, then SET ... PXAT
+    touch    EVALSHA TOUCH <key>: SETRANGE the expiry, then PEXPIREAT
+    remove   DEL <key> ...
+    of_user  ZRANGE <user> (<now> +inf BYSCORE; then GET each, in one pipeline
+    scan     SCAN ... MATCH <prefix>:*; then GET each, in one pipeline
+    purge    ZREMRANGEBYSCORE of the users' sets, found by SCAN: Redis expires records, but not members of a set
+    index    EVAL INDEX <user>: ZADD, trim, PEXPIREAT; in one MULTI with the command for the record it points to
+
+Needs Redis 6.2 (PXAT) or any Valkey.
+"""
+
+import inspect
+import struct
+from collections.abc import Callable, Iterable
+from hashlib import sha1
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.functional import classproperty
+from django.utils.module_loading import import_string
+
+from ..conf import conf
+from ..connections import Connections
+from ..exceptions import EngineUnavailable
+from ..records import Page, Record, from_epoch, to_epoch, utcnow
+from ..twins import settle
+from . import base
+
+try:
+    import redis
+    import redis.asyncio
+    from django_redis import get_redis_connection
+except ImportError as error:
+    raise ImproperlyConfigured("This session engine needs: pip install django-multisession[redis].") from error
+
+HEADER = struct.Struct(">QqqqIH")
+MARK = struct.Struct(">IH")  # the end of the header: indexed and length, which the user id follows
+HOUR = 3_600_000  # milliseconds
+
+# Answers of the scripts, besides nil (gone), a stored value (conflict) and a user id (index it first).
+GONE_OR_INDEX_FIRST, SAVED = 0, 1
+
+REPLACE = """
+local head = redis.call('GETRANGE', KEYS[1], 0, 31 + math.max(6, #ARGV[5]))
+if head == '' or struct.unpack('>i8', head, 9) <= tonumber(ARGV[2]) then return nil end
+if string.sub(head, 1, 8) ~= ARGV[1] then return redis.call('GET', KEYS[1]) end
+if string.sub(head, 33, 32 + #ARGV[5]) ~= ARGV[5] then return 0 end
+redis.call('SET', KEYS[1], ARGV[3], 'PXAT', ARGV[4])
+return 1
+"""
+TOUCH = """
+local head = redis.call('GETRANGE', KEYS[1], 0, 37)
+if head == '' or struct.unpack('>i8', head, 9) <= tonumber(ARGV[1]) then return 0 end
+local length = struct.unpack('>I2', head, 37)
+if length > 0 then
+    if ARGV[5] == '' and string.sub(head, 33, 36) ~= ARGV[4] then
+        return redis.call('GETRANGE', KEYS[1], 38, 37 + length)
+    end
+    redis.call('SETRANGE', KEYS[1], 32, ARGV[4])
+end
+redis.call('SETRANGE', KEYS[1], 8, ARGV[2])
+redis.call('PEXPIREAT', KEYS[1], ARGV[3])
+return 1
+"""
+INDEX = """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3])
+redis.call('PEXPIREAT', KEYS[1], redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2])
+return 1
+"""
+SHA = {script: sha1(script.encode()).hexdigest() for script in (REPLACE, TOUCH)}
+
+
+def pack(record: Record) -> bytes:
+    """The value stored under the record's key."""
+    user = (record.user_id or "").encode()
+    expires, created, updated = map(to_epoch, (record.expires_at, record.created_at, record.updated_at))
+    indexed = _hour(record.expires_at) if user else 0
+    return HEADER.pack(record.version, expires, created, updated, indexed, len(user)) + user + record.payload
+
+
+def unpack(id: str, value: bytes) -> Record:
+    """The reverse of `pack()`."""
+    version, expires, created, updated, _, length = HEADER.unpack_from(value)
+    payload_at = HEADER.size + length
+    return Record(
+        id=id,
+        payload=value[payload_at:],
+        user_id=value[HEADER.size : payload_at].decode() or None,
+        created_at=from_epoch(created),
+        updated_at=from_epoch(updated),
+        expires_at=from_epoch(expires),
+        version=version,
+    )
+
+
+class RedisStorage:
+    """Constructed with `redis.Redis` or `redis.asyncio.Redis`, of a pool that does not decode responses."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    async def read(self, id: str) -> Record | None:
+        return _live(id, await self._ask(self.client.get, self._key(id)))
+
+    async def insert(self, record: Record) -> bool:
+        arguments = self._key(record.id), pack(record)
+        options = {"nx": True, "pxat": _pxat(record.expires_at)}
+        if record.user_id is None:
+            return bool(await self._ask(self.client.set, *arguments, **options))
+        pipeline = self._index(record.user_id, record.id, record.expires_at)
+        pipeline.set(*arguments, **options)
+        return bool((await self._ask(pipeline.execute))[-1])
+
+    async def replace(self, record: Record) -> Record | None:
+        arguments = [
+            self._key(record.id),
+            struct.pack(">Q", record.version - 1),
+            to_epoch(utcnow()),
+            pack(record),
+            _pxat(record.expires_at),
+        ]
+        answer = await self._run(REPLACE, *arguments, _mark(record))
+        if answer == GONE_OR_INDEX_FIRST and record.user_id is not None:
+            pipeline = self._index(record.user_id, record.id, record.expires_at)
+            pipeline.eval(REPLACE, 1, *arguments, b"")
+            answer = (await self._ask(pipeline.execute))[-1]
+        return record if answer == SAVED else _live(record.id, answer)
+
+    async def touch(self, id: str, expires_at: datetime) -> bool:
+        expires = to_epoch(expires_at)
+        arguments = [
+            self._key(id),
+            to_epoch(utcnow()),
+            struct.pack(">q", expires),
+            _pxat(expires_at),
+            struct.pack(">I", _hour(expires_at)),
+        ]
+        answer = await self._run(TOUCH, *arguments, b"")
+        if isinstance(answer, bytes):
+            pipeline = self._index(answer.decode(), id, expires_at)
+            pipeline.eval(TOUCH, 1, *arguments, b"indexed")
+            answer = (await self._ask(pipeline.execute))[-1]
+        return bool(answer == SAVED)
+
+    async def remove(self, ids: Iterable[str]) -> int:
+        keys = [self._key(id) for id in ids]
+        return int(await self._ask(self.client.delete, *keys)) if keys else 0
+
+    async def of_user(self, user_id: str) -> list[Record]:
+        now = f"({to_epoch(utcnow())}"
+        ids = await self._ask(self.client.zrange, self._user_key(user_id), now, "+inf", byscore=True)
+        records = await self._read_all([id.decode() for id in ids])
+        return [record for record in records if record.user_id == user_id]
+
+    async def scan(self, after: str | None, limit: int) -> Page:
+        """A page in the order of SCAN: `next` is its cursor, a page may be a little longer than `limit` or repeat a
+        record that moved, and misses none that was there all the time."""
+        cursor, keys = int(after or 0), []
+        while not keys:
+            cursor, found = await self._ask(self.client.scan, cursor, match=self._key("*", escape=True), count=limit)
+            keys = [id for id in (key.decode().rpartition(":")[2] for key in found) if len(id) == ID_LENGTH]
+            if not cursor:
+                break
+        return Page(await self._read_all(keys), next=str(cursor) if cursor else None)
+
+    async def purge(self, before: datetime, limit: int) -> int:
+        """Trim members that expired before then from the users' sets."""
+        removed, cursor, match = 0, 0, self._user_key("*", escape=True)
+        while removed < limit:
+            cursor, keys = await self._ask(self.client.scan, cursor, match=match, count=SCAN_COUNT)
+            for key in keys:
+                removed += await self._trim(key, before, limit - removed)
+            if not cursor:
+                break
+        return removed
+
+    async def _trim(self, key: bytes, before: datetime, limit: int) -> int:
+        range_ = {"byscore": True, "offset": 0, "num": limit}
+        ids = await self._ask(self.client.zrange, key, "-inf", f"({to_epoch(before)}", **range_)
+        return int(await self._ask(self.client.zrem, key, *ids)) if ids else 0
+
+    async def _read_all(self, ids: list[str]) -> list[Record]:
+        pipeline = self.client.pipeline(transaction=False)
+        for id in ids:
+            pipeline.get(self._key(id))
+        values = await self._ask(pipeline.execute)
+        return [record for id, value in zip(ids, values, strict=True) if (record := _live(id, value))]
+
+    def _index(self, user_id: str, id: str, expires_at: datetime) -> Any:
+        """A transaction that lists the session under its user; its caller adds the command for the record itself."""
+        pipeline = self.client.pipeline(transaction=True)
+        pipeline.eval(INDEX, 1, self._user_key(user_id), to_epoch(utcnow()), _hour(expires_at) * HOUR, id)
+        return pipeline
+
+    async def _run(self, script: str, key: str, *arguments: object) -> Any:
+        try:
+            return await self._ask(self.client.evalsha, SHA[script], 1, key, *arguments)
+        except redis.exceptions.NoScriptError:  # a new or restarted server; EVAL makes it known
+            return await self._ask(self.client.eval, script, 1, key, *arguments)
+
+    async def _ask(self, command: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        try:
+            return await settle(command(*arguments, **options))
+        except redis.exceptions.NoScriptError:
+            raise
+        except (redis.RedisError, OSError) as error:
+            raise EngineUnavailable(f"Redis: {error}") from error
+
+    def _key(self, id: str, escape: bool = False) -> str:
+        return f"{_escaped(conf.KEY_PREFIX) if escape else conf.KEY_PREFIX}:{id}"
+
+    def _user_key(self, user_id: str, escape: bool = False) -> str:
+        return self._key(f"user:{user_id}", escape)
+
+
+ID_LENGTH = 64
+SCAN_COUNT = 1000
+
+
+def _live(id: str, value: bytes | None) -> Record | None:
+    """The record, unless its time is up by our clock, which may be ahead of the server's."""
+    if not value:
+        return None
+    record = unpack(id, value)
+    return record if record.is_live(utcnow()) else None
+
+
+def _hour(moment: datetime) -> int:
+    """The hour since 1970 in which the moment lies, rounded up; none before 1970."""
+    return max(0, -(-to_epoch(moment) // HOUR))
+
+
+def _mark(record: Record) -> bytes:
+    """What the stored header must end with for the index to be right already; empty: no index needed."""
+    user = (record.user_id or "").encode()
+    return MARK.pack(_hour(record.expires_at), len(user)) + user if user else b""
+
+
+def _pxat(moment: datetime) -> int:
+    return max(1, to_epoch(moment))  # Redis refuses 0 and less; 1 is long past too
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"[{each}]" if each in "*?[" else each for each in text)
+
+
+# Clients
+
+
+def open_sync() -> RedisStorage:
+    """Over the client of `MULTISESSION_REDIS`, else that of the cache alias, for its primary."""
+    client = _configured(conf.REDIS) if conf.REDIS else _of_alias(settings.SESSION_CACHE_ALIAS)
+    if client.connection_pool.connection_kwargs.get("decode_responses"):
+        raise ImproperlyConfigured("The Redis client of the sessions must not decode responses: payloads are bytes.")
+    return RedisStorage(client)
+
+
+def _configured(setting: str) -> Any:
+    if "://" not in setting:
+        return import_string(setting)()
+    return redis.Redis.from_url(setting, socket_timeout=conf.TIMEOUT, socket_connect_timeout=conf.TIMEOUT)
+
+
+def _of_alias(alias: str) -> Any:
+    try:
+        return get_redis_connection(alias, write=True)
+    except NotImplementedError as error:
+        raise ImproperlyConfigured(
+            f"CACHES[{alias!r}] (SESSION_CACHE_ALIAS) is not a django-redis cache. Set its BACKEND to "
+            "'django_redis.cache.RedisCache', name such an alias, or set MULTISESSION_REDIS."
+        ) from error
+
+
+def open_async(storage: RedisStorage) -> RedisStorage:
+    """Over an asynchronous client with the settings of the synchronous one."""
+    pool = storage.client.connection_pool
+    of_pool = _of_sentinel if isinstance(pool, redis.sentinel.SentinelConnectionPool) else _of_server
+    return RedisStorage(of_pool(pool))
+
+
+def _of_server(pool: Any) -> Any:
+    kind = _asynchronous_kind(pool.connection_class)
+    options = _options(pool.connection_kwargs, kind)
+    return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(connection_class=kind, **options))
+
+
+def _of_sentinel(pool: Any) -> Any:
+    manager, kind = pool.sentinel_manager, _asynchronous_kind(pool.connection_class)
+    addresses = [each.connection_pool.connection_kwargs for each in manager.sentinels]
+    sentinel = redis.asyncio.Sentinel(
+        [(address["host"], address["port"]) for address in addresses], sentinel_kwargs=manager.sentinel_kwargs
+    )
+    options = _options(pool.connection_kwargs, kind)
+    return sentinel.master_for(pool.service_name, ssl=issubclass(kind, redis.asyncio.SSLConnection), **options)
+
+
+def _asynchronous_kind(kind: type) -> type:
+    if issubclass(kind, redis.SSLConnection):
+        return redis.asyncio.SSLConnection
+    return redis.asyncio.UnixDomainSocketConnection if issubclass(kind, redis.UnixDomainSocketConnection) else redis.asyncio.Connection
+
+
+# Connection options that are objects of the synchronous client, or of one connection of it.
+SYNCHRONOUS = {"parser_class", "retry", "redis_connect_func", "event_dispatcher", "himport_registry", "connection_pool"}
+
+
+def _options(options: dict[str, Any], kind: type) -> dict[str, Any]:
+    accepted = {name for base in kind.__mro__ for name in inspect.signature(base.__init__).parameters} - SYNCHRONOUS
+    return {
+        name: value
+        for name, value in options.items()
+        if name in accepted and not name.startswith(("maint", "orig_", "oss_"))
+    }
+
+
+connections = Connections(
+    open_sync, open_async, settings={"CACHES", "SESSION_CACHE_ALIAS", "MULTISESSION_REDIS", "MULTISESSION_TIMEOUT"}
+)
+
+
+class SessionStore(base.SessionStore):
+    """`SESSION_ENGINE = "django_multisession.backends.redis"`"""
+
+    @classproperty
+    def storage(cls) -> RedisStorage:
+        return connections.sync()
+
+    @classproperty
+    def astorage(cls) -> RedisStorage:
+        return connections.running()

@@ -1,0 +1,1 @@
+"""Numbered system checks, one short function per mistake."""

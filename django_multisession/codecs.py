@@ -1,0 +1,271 @@
+"""dict -> bytes -> dict: serialize, compress, sign or seal.
+
+A payload is one header byte, an authenticator, and the body::
+
+    signed   header | HMAC-SHA256 (32 bytes) of header, record id and body | body
+    sealed   header | nonce (12 bytes) | AES-256-GCM ciphertext of the body and tag (16 bytes)
+
+    header   1 s c c . . k k     s   1: sealed, 0: signed
+                                 cc  body is 0: plain, 1: zlib, 2: zstd
+                                 kk  body is 0: SESSION_SERIALIZER's, 1: JSON by the json module, 2: JSON by orjson
+
+The signing key is derived from `SECRET_KEY` (and `SECRET_KEY_FALLBACKS` to read), each record's sealing key from a key
+of `MULTISESSION_ENCRYPTION_KEYS` and the record's id: both bind the payload to its record. The header says what was
+done, so every codec setting can change while sessions live. A first byte below 0x80 is Django's own signed text
+(`SessionBase.encode()`), which stays readable.
+"""
+
+import base64
+import binascii
+import hmac
+import json
+import marshal
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.contrib.sessions.serializers import JSONSerializer
+from django.core import signing
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.encoding import force_bytes
+
+from .conf import conf
+from .exceptions import PayloadUnreadable, SessionNotSerializable, SessionTooLarge
+
+try:
+    import orjson
+except ImportError:
+    orjson = None  # type: ignore[assignment]
+try:
+    from compression import zstd  # Python 3.14
+except ImportError:
+    try:
+        from backports import zstd  # type: ignore[no-redef]
+    except ImportError:
+        zstd = None  # type: ignore[assignment]
+try:
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+except ImportError:
+    AESGCM = None  # type: ignore[assignment,misc]
+
+MARK, SEALED = 0x80, 0x40
+ZLIB, ZSTD = 0x10, 0x20
+CUSTOM, JSON, FAST_JSON = 0, 1, 2
+
+MAC_SIZE, NONCE_SIZE, KEY_SIZE = 32, 12, 32
+SMALLEST_BODY_OF_SEALED = 16  # the tag of an empty plaintext
+# Django's key_salt holds the class name: every engine's class is called SessionStore, so payloads can change engines.
+DJANGO_SALT = "django.contrib.sessions.SessionStore"
+
+
+class Serialized(NamedTuple):
+    """Session data as bytes, before compression: what the dirty check compares."""
+
+    kind: int  # CUSTOM, JSON or FAST_JSON
+    body: bytes
+
+
+def encode(data: dict[str, Any], record_id: str, serializer: type) -> bytes:
+    """The payload of `data` for one record. Raises `SessionNotSerializable` or `SessionTooLarge`."""
+    return close(serialize(data, serializer), record_id)
+
+
+def decode(payload: bytes, record_id: str, serializer: type) -> dict[str, Any]:
+    """The reverse of `encode()`. Raises `PayloadUnreadable` for what this site did not write for this record."""
+    return deserialize(open_(payload, record_id, serializer), serializer)
+
+
+# dict <-> Serialized
+
+
+def serialize(data: dict[str, Any], serializer: type) -> Serialized:
+    """Raises `SessionNotSerializable` naming the top-level key whose value `serializer` cannot take."""
+    if serializer is JSONSerializer and orjson is not None and (body := _fast_json(data)) is not None:
+        return Serialized(FAST_JSON, body)
+    try:
+        return Serialized(JSON if serializer is JSONSerializer else CUSTOM, serializer().dumps(data))
+    except Exception as error:
+        raise SessionNotSerializable(_culprit(data, serializer)) from error
+
+
+def deserialize(serialized: Serialized, serializer: type) -> dict[str, Any]:
+    """Raises `PayloadUnreadable` where the body is no dict or the serializer that wrote it is no longer set."""
+    try:
+        data = _LOADERS[serialized.kind](serialized.body, serializer)
+    except Exception as error:
+        raise PayloadUnreadable("the serializer cannot read it") from error
+    if not isinstance(data, dict):
+        raise PayloadUnreadable("not a dict")
+    return data
+
+
+def _fast_json(data: dict[str, Any]) -> bytes | None:
+    """The JSON of `data` where orjson's agrees with Django's serializer, else `None`.
+
+    orjson also takes UUIDs, enums, dataclasses and datetimes, which Django's refuses: marshal, like JSON, knows
+    builtin types only, and tells faster than a walk in Python would. And orjson writes NaN as null, silently.
+    """
+    try:
+        marshal.dumps(data, 2)
+        body = orjson.dumps(data)
+    except (TypeError, ValueError):
+        return None
+    return None if b"null" in body else body
+
+
+_LOADERS = {
+    CUSTOM: lambda body, serializer: serializer().loads(body),
+    JSON: lambda body, serializer: JSONSerializer().loads(body),
+    FAST_JSON: lambda body, serializer: (orjson or json).loads(body),
+}
+
+
+def _culprit(data: dict[str, Any], serializer: type) -> object:
+    for key, value in data.items():
+        try:
+            serializer().dumps({key: value})
+        except Exception:
+            return key
+    return None
+
+
+# Serialized <-> payload
+
+
+def close(serialized: Serialized, record_id: str) -> bytes:
+    """Compress, then seal or sign. Raises `SessionTooLarge`."""
+    compression, body = _compress(serialized.body)
+    header = MARK | compression | serialized.kind
+    key = next(iter(encryption_keys()), None)
+    payload = _seal(header, body, record_id, key) if key else _sign(header, body, record_id)
+    if len(payload) > conf.MAX_BYTES:
+        raise SessionTooLarge(len(payload), conf.MAX_BYTES)
+    return payload
+
+
+def open_(payload: bytes, record_id: str, serializer: type) -> Serialized:
+    """Check that this site wrote the payload for this record, and undo `close()`. Raises `PayloadUnreadable`."""
+    if not payload:
+        raise PayloadUnreadable("empty")
+    header = payload[0]
+    if not header & MARK:
+        return _open_django(payload, serializer)
+    body = _unseal(payload, record_id) if header & SEALED else _unsign(payload, record_id)
+    return Serialized(header & 0x03, _decompress(header, body))
+
+
+def _open_django(payload: bytes, serializer: type) -> Serialized:
+    try:
+        body = signing.loads(payload.decode("ascii"), salt=DJANGO_SALT, serializer=_Verbatim)
+    except (signing.BadSignature, UnicodeDecodeError) as error:
+        raise PayloadUnreadable("neither ours nor signed by this site's Django") from error
+    return Serialized(JSON if serializer is JSONSerializer else CUSTOM, body)
+
+
+class _Verbatim:
+    """A serializer for `signing.loads()` that leaves the bytes as they are."""
+
+    def loads(self, data: bytes) -> bytes:
+        return data
+
+
+def _compress(body: bytes) -> tuple[int, bytes]:
+    if conf.COMPRESS_OVER is None or len(body) <= conf.COMPRESS_OVER:
+        return 0, body
+    compression, smaller = (ZSTD, zstd.compress(body)) if zstd else (ZLIB, zlib.compress(body))
+    return (compression, smaller) if len(smaller) < len(body) else (0, body)
+
+
+def _decompress(header: int, body: bytes) -> bytes:
+    """Only ever called on authenticated bytes. A missing library is an error: an empty session would lose data."""
+    if header & ZSTD and zstd is None:
+        raise ImproperlyConfigured("Stored sessions are zstd-compressed: pip install django-multisession[speed].")
+    if header & ZSTD:
+        return zstd.decompress(body)
+    return zlib.decompress(body) if header & ZLIB else body
+
+
+def _sign(header: int, body: bytes, record_id: str) -> bytes:
+    return b"%c%b%b" % (header, _mac(settings.SECRET_KEY, header, record_id, body), body)
+
+
+def _unsign(payload: bytes, record_id: str) -> bytes:
+    mac, body = payload[1 : 1 + MAC_SIZE], payload[1 + MAC_SIZE :]
+    for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
+        if hmac.compare_digest(mac, _mac(secret, payload[0], record_id, body)):
+            return body
+    raise PayloadUnreadable("bad signature")
+
+
+def _mac(secret: str | bytes, header: int, record_id: str, body: bytes) -> bytes:
+    return hmac.digest(_signing_key(secret), b"%c%b\0%b" % (header, record_id.encode(), body), "sha256")
+
+
+@lru_cache(maxsize=16)
+def _signing_key(secret: str | bytes) -> bytes:
+    return sha256(b"django_multisession.codecs.sign\0" + force_bytes(secret)).digest()
+
+
+def _seal(header: int, body: bytes, record_id: str, key: bytes) -> bytes:
+    nonce = os.urandom(NONCE_SIZE)
+    header |= SEALED
+    return b"%c%b%b" % (header, nonce, _cipher(key, record_id).encrypt(nonce, body, b"%c" % header))
+
+
+def _unseal(payload: bytes, record_id: str) -> bytes:
+    nonce, body = payload[1 : 1 + NONCE_SIZE], payload[1 + NONCE_SIZE :]
+    if len(body) < SMALLEST_BODY_OF_SEALED:
+        raise PayloadUnreadable("truncated")
+    for key in filter(None, encryption_keys()):
+        try:
+            return _cipher(key, record_id).decrypt(nonce, body, payload[:1])
+        except InvalidTag:
+            continue
+    raise PayloadUnreadable("sealed with no key of MULTISESSION_ENCRYPTION_KEYS")
+
+
+def _cipher(key: bytes, record_id: str) -> Any:
+    """A cipher of the record's own: random nonces then collide by saves of one session, not of the whole site."""
+    if AESGCM is None:
+        raise ImproperlyConfigured("MULTISESSION_ENCRYPTION_KEYS needs: pip install django-multisession[encryption].")
+    return AESGCM(hmac.digest(key, b"django_multisession.codecs.seal\0" + record_id.encode(), "sha256"))
+
+
+def encryption_keys() -> Sequence[bytes | None]:
+    """The keys of `MULTISESSION_ENCRYPTION_KEYS` as bytes, newest first. Raises `ImproperlyConfigured` for a bad one."""
+    return _parsed_keys(tuple(conf.ENCRYPTION_KEYS))
+
+
+@lru_cache(maxsize=16)
+def _parsed_keys(keys: tuple[str | bytes | None, ...]) -> tuple[bytes | None, ...]:
+    return tuple(None if key is None else _parsed_key(key) for key in keys)
+
+
+def _parsed_key(key: str | bytes) -> bytes:
+    for candidate in _readings(key):
+        if len(candidate) == KEY_SIZE:
+            return candidate
+    raise ImproperlyConfigured(
+        "A key of MULTISESSION_ENCRYPTION_KEYS is not 32 bytes (raw, in hex or in base64). Make one with: "
+        'python -c "import secrets; print(secrets.token_hex(32))"'
+    )
+
+
+def _readings(key: str | bytes) -> Iterator[bytes]:
+    if isinstance(key, bytes):
+        yield key
+    text = force_bytes(key).strip()
+    for read in (binascii.unhexlify, _from_base64):
+        try:
+            yield read(text)
+        except ValueError:
+            continue
+
+
+def _from_base64(text: bytes) -> bytes:
+    return base64.b64decode(text.translate(bytes.maketrans(b"-_", b"+/")) + b"=" * (-len(text) % 4), validate=True)

@@ -1,0 +1,110 @@
+"""Clients that outlive a request: one per process on the synchronous face, one per running event loop on the other.
+
+Asynchronous clients are bound to the loop that opened them, so each loop gets its own, and it is closed with its loop:
+every way of running one (`asyncio.run()`, `async_to_sync`, uvicorn, pytest) ends it with `loop.shutdown_asyncgens()`,
+which finishes the suspended generator that holds the client.
+"""
+
+import asyncio
+import atexit
+import os
+from collections.abc import AsyncGenerator, Callable
+from threading import Lock
+from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
+
+from django.core.signals import setting_changed
+
+from .twins import run_sync
+
+class HasClient(Protocol):
+    client: Any
+
+
+S = TypeVar("S", bound=HasClient)
+
+
+class Connections(Generic[S]):
+    """The storages of one engine: `open_sync()` makes the first, `open_async()` turns it into a loop's own.
+
+    `settings` names what they depend on: when a test overrides one of these, they are made anew.
+    """
+
+    _all: "WeakSet[Connections[Any]]" = WeakSet()
+
+    def __init__(self, open_sync: Callable[[], S], open_async: Callable[[S], S], settings: set[str]) -> None:
+        self._open_sync = open_sync
+        self._open_async = open_async
+        self._settings = settings
+        self._kept: list[object] = []
+        self._lock = Lock()
+        self._reset()
+        Connections._all.add(self)
+
+    def _reset(self) -> None:
+        self._sync: S | None = None
+        self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[S, AsyncGenerator[S, None]]] = WeakKeyDictionary()
+
+    def sync(self) -> S:
+        """The process's storage."""
+        if self._sync is None:
+            with self._lock:
+                if self._sync is None:
+                    self._sync = self._open_sync()
+        return self._sync
+
+    def running(self) -> S:
+        """The running event loop's storage. Raises `RuntimeError` where none runs."""
+        loop = asyncio.get_running_loop()
+        try:
+            return self._async[loop][0]
+        except KeyError:
+            return self._open_in(loop)
+
+    def _open_in(self, loop: asyncio.AbstractEventLoop) -> S:
+        for ended in [each for each in list(self._async) if each.is_closed()]:
+            self._async.pop(ended, None)  # ended without shutdown_asyncgens()
+        keeper = _keep(self._open_async(self.sync()), lambda: self._async.pop(loop, None))
+        storage = run_sync(keeper.__anext__())  # type: ignore[arg-type]
+        self._async[loop] = storage, keeper
+        return storage
+
+    def close(self) -> None:
+        """Close the process's client and forget the others; each of those is closed when its loop ends."""
+        storage, self._kept = self._sync, [*self._kept, self._async]
+        self._reset()
+        if storage is not None:
+            storage.client.close()
+
+    @classmethod
+    def _setting_changed(cls, *, setting: str, **kwargs: object) -> None:
+        for connections in list(cls._all):
+            if setting in connections._settings:
+                connections.close()
+
+    @classmethod
+    def _forked(cls) -> None:
+        """A child opens its own clients. The parent's stay referenced: closing one would hang up on the parent."""
+        for connections in list(cls._all):
+            connections._kept += [connections._sync, connections._async]
+            connections._lock = Lock()
+            connections._reset()
+
+
+async def _keep(storage: S, forget: Callable[[], object]) -> AsyncGenerator[S, None]:
+    try:
+        yield storage
+    finally:
+        forget()
+        await storage.client.aclose()
+
+
+@atexit.register
+def close_all() -> None:
+    """Close the clients of this process, as it does when it ends."""
+    for connections in list(Connections._all):
+        connections.close()
+
+
+setting_changed.connect(Connections._setting_changed)
+os.register_at_fork(after_in_child=Connections._forked)

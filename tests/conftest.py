@@ -1,0 +1,101 @@
+"""Databases are the run's own: migrated once, and a test cleans up what it wrote, so threads and loops see it all."""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.core.management import call_command
+from django.db import connections
+from django.test import override_settings
+from hypothesis import settings as hypothesis_settings
+
+from . import servers
+from .faces import Face, asynchronous, synchronous
+from .routers import SessionRouter
+
+hypothesis_settings.register_profile("default", deadline=None)
+hypothesis_settings.register_profile("thorough", deadline=None, max_examples=2000)
+hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+# Engine under test: its module, and for SQL the database that it uses.
+ENGINES = {
+    "memory": ("tests.memory", None),
+    "redis": ("django_multisession.backends.redis", None),
+    "mongodb": ("django_multisession.backends.mongodb", None),
+    "sqlite": ("django_multisession.backends.db", "default"),
+    "postgres": ("django_multisession.backends.db", "postgres"),
+    "mysql": ("django_multisession.backends.db", "mysql"),
+}
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_blocker: Any) -> Iterator[None]:
+    with django_db_blocker.unblock():
+        for alias in connections:
+            call_command("migrate", database=alias, verbosity=0)
+        yield
+        connections.close_all()
+
+
+@pytest.fixture(autouse=True)
+def _databases(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    with django_db_blocker.unblock():
+        yield
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    """An event loop of the test's own, which takes its clients and database connections with it."""
+    with asyncio.Runner() as runner:
+        yield runner
+        runner.run(sync_to_async(connections.close_all)())
+
+
+@pytest.fixture(params=["sync", "async"])
+def face(request: pytest.FixtureRequest) -> Face:
+    """Wraps a store (or storage) so that a test written once drives its synchronous or its asynchronous methods."""
+    if request.param == "sync":
+        return synchronous
+    return asynchronous(request.getfixturevalue("runner"))
+
+
+@pytest.fixture
+def engine_name() -> str:
+    """Overridden by each engine's test module."""
+    return "memory"
+
+
+@pytest.fixture
+def Store(engine_name: str) -> Iterator[Any]:
+    """The engine's `SessionStore`, its store empty."""
+    if reason := servers.MISSING.get(engine_name):
+        pytest.skip(reason)
+    module, alias = ENGINES[engine_name]
+    SessionRouter.alias = alias or "default"
+    store = import_module(module).SessionStore
+    with override_settings(SESSION_ENGINE=module):
+        empty(store)
+        yield store
+        empty(store)
+    SessionRouter.alias = "default"
+
+
+def empty(store: Any) -> None:
+    """Remove all sessions, the expired ones too."""
+    clean: Callable[[], object] = {
+        "tests.memory": lambda: store.storage.records.clear(),
+        "django_multisession.backends.redis": lambda: store.storage.client.flushdb(),
+        "django_multisession.backends.mongodb": lambda: store.storage.collection.delete_many({}),
+        "django_multisession.backends.db": _empty_table,
+    }[store.__module__]
+    clean()
+
+
+def _empty_table() -> None:
+    from django_multisession.models import Session
+
+    Session.objects.all()._raw_delete(SessionRouter.alias)

@@ -1,0 +1,31 @@
+"""The servers of a test run: those that `TEST_*_URL` name, else throw-away ones, started here on free ports.
+
+Each pytest process (each worker of `-n`) has its own. Under `CI` one that cannot start is a failure, never a skip.
+"""
+
+import atexit
+import os
+
+from example_project.servers import MariaDBServer, MongoDBServer, PostgresServer, RedisServer, Server
+
+KINDS = {"redis": RedisServer, "mongodb": MongoDBServer, "postgres": PostgresServer, "mysql": MariaDBServer}
+MISSING: dict[str, str] = {}  # kind: why there is none
+
+
+def url_of(kind: str) -> str | None:
+    """The URL of a running server, or `None` (and the reason in MISSING)."""
+    if url := os.environ.get(f"TEST_{kind.upper()}_URL"):
+        return url
+    try:
+        return start(KINDS[kind]).url
+    except FileNotFoundError as error:
+        if os.environ.get("CI"):
+            raise
+        MISSING[kind] = str(error)
+        return None
+
+
+def start(kind: type[Server], *options: str) -> Server:
+    server = kind(*options).start()
+    atexit.register(server.close)
+    return server
