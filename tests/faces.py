@@ -1,50 +1,84 @@
 """One test, both faces: `face(store).save()` runs `store.save()`, or `store.asave()` on the test's event loop."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from django_multisession.twins import run_sync
 
-Face = Callable[[Any], Any]
+
+class SyncFace:
+    """Drives a store's synchronous methods, and its storage's verbs over the synchronous client."""
+
+    name = "sync"
+
+    def __call__(self, store: Any) -> Any:
+        return store
+
+    def verbs(self, store_class: Any) -> Any:
+        return Verbs(lambda: store_class.storage, run_sync)
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function where the face's database connections live."""
+        return function(*arguments)
 
 
-def synchronous(subject: Any) -> Any:
-    """A store as it is. A storage's verbs, coroutines on this face too, are run to their end."""
-    return subject if hasattr(subject, "session_key") else _Verbs(subject, run_sync)
+class AsyncFace:
+    """Drives the `a` twins, and the verbs over the asynchronous client, on an event loop of the test's own."""
+
+    name = "async"
+
+    def __init__(self, runner: asyncio.Runner) -> None:
+        self.runner = runner
+
+    def __call__(self, store: Any) -> Any:
+        return AsyncStore(store, self.runner.run)
+
+    def verbs(self, store_class: Any) -> Any:
+        return Verbs(lambda: store_class.astorage, self.runner.run)
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        from asgiref.sync import sync_to_async
+
+        return self.runner.run(sync_to_async(function)(*arguments))
 
 
-def asynchronous(runner: asyncio.Runner) -> Face:
-    return lambda subject: (
-        _Asynchronous(subject, runner.run) if hasattr(subject, "session_key") else _Verbs(subject, runner.run)
-    )
+Face = SyncFace | AsyncFace
 
 
-class _Verbs:
-    def __init__(self, storage: Any, run: Callable[..., Any]) -> None:
-        self.storage, self.run = storage, run
+class Verbs:
+    """A storage whose verbs are plain calls."""
+
+    def __init__(self, storage: Callable[[], Any], run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self._storage, self._run = storage, run
 
     def __getattr__(self, verb: str) -> Any:
-        return lambda *arguments: self.run(getattr(self.storage, verb)(*arguments))
+        async def call(*arguments: Any) -> Any:
+            return await getattr(self._storage(), verb)(*arguments)
+
+        return lambda *arguments: self._run(call(*arguments))
 
 
-class _Asynchronous:
+class AsyncStore:
     """A store whose methods are their `a` twins, where there is one, and whose items go through them too."""
 
-    def __init__(self, store: Any, run: Callable[..., Any]) -> None:
+    def __init__(self, store: Any, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         self.__dict__.update(store=store, run=run)
 
     def __getattr__(self, name: str) -> Any:
-        twin = getattr(self.store, f"a{name}", None)
-        if twin is None:
+        if not hasattr(self.store, f"a{name}"):
             return getattr(self.store, name)
-        return lambda *arguments, **options: self.run(_call(twin, *arguments, **options))
+
+        async def call(*arguments: Any, **options: Any) -> Any:
+            return await getattr(self.store, f"a{name}")(*arguments, **options)
+
+        return lambda *arguments, **options: self.run(call(*arguments, **options))
 
     def __setattr__(self, name: str, value: object) -> None:
         setattr(self.store, name, value)
 
     def __getitem__(self, key: str) -> Any:
-        return self._items()[key]
+        return dict(self.items())[key]
 
     def __setitem__(self, key: str, value: object) -> None:
         self.set(key, value)
@@ -54,10 +88,3 @@ class _Asynchronous:
 
     def __contains__(self, key: str) -> bool:
         return bool(self.has_key(key))
-
-    def _items(self) -> dict[str, Any]:
-        return dict(self.items())
-
-
-async def _call(twin: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    return await twin(*arguments, **options)

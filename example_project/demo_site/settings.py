@@ -1,0 +1,77 @@
+"""Settings of the example site: the least that Django needs, and a switch for the session engine.
+
+SESSION_BACKEND  redis (the default), mongodb or db
+REDIS_URL, MONGODB_URL, DATABASE_URL  where the servers are; the users are in the database, whichever the engine
+"""
+
+import os
+from pathlib import Path
+
+import dj_database_url
+from django.core.management.utils import get_random_secret_key
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# Sessions: the engine is one setting, and each engine has one that says where its server is.
+
+SESSION_ENGINE = f"django_multisession.backends.{os.environ.get('SESSION_BACKEND', 'redis')}"
+SESSION_CACHE_ALIAS = "sessions"
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    "sessions": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
+        "OPTIONS": {"CLIENT_CLASS": "django_redis.client.DefaultClient"},
+    },
+}
+MULTISESSION_MONGODB = os.environ.get("MONGODB_URL", "mongodb://127.0.0.1:27017/multisession")
+
+# Database
+
+DATABASES = {"default": dj_database_url.config(default=f"sqlite:///{BASE_DIR}/var/db.sqlite3")}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    Path(DATABASES["default"]["NAME"]).parent.mkdir(exist_ok=True)
+    # Several servers share the file: readers go on while one writes, and a second writer waits for its turn.
+    DATABASES["default"]["OPTIONS"] = {
+        "init_command": "PRAGMA journal_mode = WAL",
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+    }
+
+# The site
+
+DEBUG = True
+ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
+SECRET_KEY = os.environ.get("SECRET_KEY") or get_random_secret_key()  # servers that share sessions share the key
+ROOT_URLCONF = "demo_site.urls"
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django_multisession",
+    "shop",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {"context_processors": ["shop.context.server"]},
+    }
+]
+TIME_ZONE = "UTC"
+USE_TZ = True
+LOGIN_URL = "sign-in"
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "home"
+
+# The demo: its user, made by a migration, and the ports of its web servers, to link to.
+
+DEMO_USERNAME = "demo"
+DEMO_PASSWORD = "open-sesame"
+DEMO_PORTS = os.environ.get("DEMO_PORTS", "").split()

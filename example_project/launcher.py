@@ -1,0 +1,62 @@
+"""Starts the example site: the store that an engine needs, the database's tables and web servers that share both."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from servers import MongoDBServer, PostgresServer, RedisServer, Server, ServerError
+
+HERE = Path(__file__).resolve().parent
+MIGRATE_SECONDS = 60
+
+# Per engine: the environment variable that says where a server is, and the server to start if it does not.
+STORES: dict[str, tuple[str, type[Server]]] = {
+    "redis": ("REDIS_URL", RedisServer),
+    "mongodb": ("MONGODB_URL", MongoDBServer),
+    "db": ("DATABASE_URL", PostgresServer),
+}
+
+
+class WebServer(Server):
+    """The example site under uvicorn."""
+
+    address = "http://127.0.0.1:{port}/"
+    ready_line = b"Uvicorn running on"
+
+    def __init__(self, environment: dict[str, str], port: int) -> None:
+        super().__init__(port=port)
+        self.environment = environment
+
+    def command(self) -> list[str]:
+        options = ["--app-dir", str(HERE), "--port", str(self.port), "--timeout-graceful-shutdown", "3"]
+        return [sys.executable, "-m", "uvicorn", "demo_site.asgi:application", *options]
+
+
+@contextmanager
+def site(engine: str, secret_key: str, ports: Sequence[int]) -> Iterator[list[WebServer]]:
+    """Web servers on the ports (0: any free one), in front of one store. They stop first, the store last."""
+    environment = {**os.environ, "SESSION_BACKEND": engine, "SECRET_KEY": secret_key}
+    environment["DEMO_PORTS"] = " ".join(str(port) for port in ports if port)
+    with ExitStack() as stack:
+        variable, store = STORES[engine]
+        if not environment.get(variable):
+            environment[variable] = stack.enter_context(store()).url
+        if not environment.get("DATABASE_URL"):
+            folder = stack.enter_context(TemporaryDirectory(prefix="multisession-"))
+            environment["DATABASE_URL"] = f"sqlite:///{folder}/db.sqlite3"
+        migrate(environment)
+        yield [stack.enter_context(WebServer(environment, port)) for port in ports]
+
+
+def migrate(environment: dict[str, str]) -> None:
+    """Make the tables and the demo user. A process of its own, as settings are read once per process."""
+    command = [sys.executable, str(HERE / "manage.py"), "migrate", "--verbosity", "0"]
+    done = subprocess.run(
+        command, check=False, env=environment, timeout=MIGRATE_SECONDS, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise ServerError(f"manage.py migrate failed:\n{done.stderr}")

@@ -1,0 +1,124 @@
+"""`manage.py demo`: two web servers, one session store; `--check` lets a visitor with an HTTP client try it."""
+
+import signal
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from rich.console import Console
+from rich.table import Table
+
+from journey import Journey, Step
+from launcher import STORES, WebServer, site
+from servers import ServerError, free_port
+
+POLL_SECONDS = 0.2
+
+
+class Command(BaseCommand):
+    help = "Run the example site on two web servers that share the sessions, until Ctrl-C."
+    requires_system_checks: list[str] = []  # the servers that they would ask are not there yet
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--engine", choices=STORES, help="the session engine (redis; with --check: all)")
+        parser.add_argument("--port", type=int, default=8000, help="first port to try for the web servers (8000)")
+        parser.add_argument("--check", action="store_true", help="try it all out by itself and print a table")
+
+    def handle(self, *, engine: str | None, port: int, check: bool, **options: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, interrupt)
+        self.console = Console()
+        try:
+            self.check([engine] if engine else list(STORES)) if check else self.serve(engine or "redis", port)
+        except ServerError as error:
+            raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            self.console.print("\nAll servers are stopped.")
+            if check:
+                raise CommandError("Interrupted.") from None
+
+    def serve(self, engine: str, port: int) -> None:
+        first = free_port(port)
+        self.console.print(f"Starting the {engine} engine's server and two web servers ...")
+        with site(engine, settings.SECRET_KEY, ports=(first, free_port(first + 1))) as servers:
+            self.introduce(engine, servers)
+            self.watch(servers)
+
+    def introduce(self, engine: str, servers: list[WebServer]) -> None:
+        one, other = servers
+        self.console.print(
+            f"\n  [bold]{one.url}[/]  process {one.pid}\n  [bold]{other.url}[/]  process {other.pid}\n\n"
+            f"Both keep their sessions with django_multisession.backends.{engine}.\n"
+            f"Sign in on one (name [bold]{settings.DEMO_USERNAME}[/], password [bold]{settings.DEMO_PASSWORD}[/]) and "
+            "go on at the other: a browser sends a\nhost's cookies to all its ports. "
+            f"Kill either ([bold]kill -9 {one.pid}[/]): you stay signed in at the other.\n\n"
+            "Ctrl-C stops everything.",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+    def watch(self, servers: list[WebServer]) -> None:
+        """Say when a web server ends; when none is left, that is an error."""
+        left = list(servers)
+        while left:
+            for server in [each for each in left if not each.running]:
+                left.remove(server)
+                self.console.print(f"The web server at {server.url} has ended.", highlight=False)
+                for other in left:
+                    self.console.print(f"Go on at {other.url}", highlight=False)
+            time.sleep(POLL_SECONDS)
+        raise CommandError("Both web servers have ended.")
+
+    def check(self, engines: list[str]) -> None:
+        started = time.monotonic()
+        results: dict[str, list[Step]] = {}
+        for engine in engines:
+            with self.console.status(f"Trying {engine} ..."):
+                results[engine] = try_engine(engine)
+        self.console.print(table(results))
+        self.console.print(f"{time.monotonic() - started:.0f} s in all", highlight=False)
+        if missed := list(misses(results)):
+            raise CommandError("\n".join(missed))
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Let everything be stopped in order, undisturbed by an impatient second Ctrl-C (each stop is bounded)."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def try_engine(engine: str) -> list[Step]:
+    steps = []
+    started = time.monotonic()
+    try:
+        with site(engine, settings.SECRET_KEY, ports=(0, 0)) as servers:
+            steps.append(Step("start", time.monotonic() - started))
+            steps += Journey(servers, settings.DEMO_USERNAME, settings.DEMO_PASSWORD).steps()
+    except ServerError as error:
+        steps.append(Step("start", time.monotonic() - started, str(error)))
+    return steps
+
+
+def table(results: dict[str, list[Step]]) -> Table:
+    """Steps down, engines across. A step after a miss was not tried."""
+    cells = {(engine, step.title): cell(step) for engine, steps in results.items() for step in steps}
+    longest = max(results.values(), key=len)
+    table = Table("step", *results)
+    for step in longest:
+        table.add_row(step.title, *(cells.get((engine, step.title), "[dim]not tried[/]") for engine in results))
+    return table
+
+
+def cell(step: Step) -> str:
+    mark = "[red]✗[/]" if step.reason else "[green]✓[/]"
+    return f"{mark} {step.seconds:5.2f} s"
+
+
+def misses(results: dict[str, list[Step]]) -> Iterator[str]:
+    for engine, steps in results.items():
+        yield from (f"{engine}: {step.title}: {step.reason}" for step in steps if step.reason)

@@ -1,0 +1,14 @@
+from django.conf import settings
+from django.contrib.auth.hashers import make_password
+from django.db import migrations
+
+
+def create_demo_user(apps, schema_editor):
+    User = apps.get_model("auth", "User")
+    password = make_password(settings.DEMO_PASSWORD)
+    User.objects.get_or_create(username=settings.DEMO_USERNAME, defaults={"password": password})
+
+
+class Migration(migrations.Migration):
+    dependencies = [("auth", "0012_alter_user_first_name_max_length")]
+    operations = [migrations.RunPython(create_demo_user, migrations.RunPython.noop)]

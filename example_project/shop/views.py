@@ -1,0 +1,67 @@
+"""The shop: a visit counter and a cart in the session. The home page uses the session's async face, the rest its sync one."""
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.views import LoginView
+from django.contrib.sessions.backends.base import SessionBase
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST, require_safe
+
+from django_multisession.records import Record, identify
+
+from .products import PRODUCTS, lines
+
+
+@require_safe
+async def home(request: HttpRequest) -> HttpResponse:
+    visits = await request.session.aget("visits", 0) + 1
+    await request.session.aset("visits", visits)
+    cart = lines(await request.session.aget("cart", {}))
+    context = {
+        "cart": cart,
+        "products": PRODUCTS.values(),
+        "record": await stored(request.session),
+        "total": sum(line.cost for line in cart),
+        "user": await request.auser(),
+        "visits": visits,
+    }
+    return render(request, "shop/home.html", context)
+
+
+async def stored(session: SessionBase) -> Record | None:
+    """What the engine holds for the session now, before this answer's own changes are saved."""
+    if session.session_key is None:
+        return None
+    record: Record | None = await session.astorage.read(identify(session.session_key))
+    return record
+
+
+@require_POST
+def add(request: HttpRequest, slug: str) -> HttpResponse:
+    return change_cart(request, slug, +1)
+
+
+@require_POST
+def remove(request: HttpRequest, slug: str) -> HttpResponse:
+    return change_cart(request, slug, -1)
+
+
+def change_cart(request: HttpRequest, slug: str, step: int) -> HttpResponse:
+    if slug not in PRODUCTS:
+        raise Http404
+    cart = request.session.get("cart", {})
+    quantity = cart.get(slug, 0) + step
+    request.session["cart"] = {**cart, slug: quantity} if quantity > 0 else without(cart, slug)
+    return redirect("home")
+
+
+def without(cart: dict[str, int], slug: str) -> dict[str, int]:
+    return {other: quantity for other, quantity in cart.items() if other != slug}
+
+
+class SignIn(LoginView):
+    template_name = "shop/sign_in.html"
+    redirect_authenticated_user = True
+    extra_context: dict[str, Any] = {"username": settings.DEMO_USERNAME, "password": settings.DEMO_PASSWORD}
