@@ -1,0 +1,97 @@
+"""Promise 2, forced: whatever the order of the verbs of a save, a touch and a log-out, the session stays gone."""
+
+import random
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from django.contrib.sessions.backends.base import UpdateError
+
+from django_multisession.records import identify
+
+from .conftest import ENGINES
+from .contract import saved
+from .interleaving import interleave_async, interleave_sync
+
+TIMES = 1000  # interleavings for each engine and face
+BATCH = 50
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(params=list(ENGINES))
+def engine_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_a_log_out_wins_whatever_the_order(Store, face, verbs):
+    chance = random.Random(1)
+    for _ in range(TIMES // BATCH):
+        keys = [saved(face, Store, a=1, _auth_user_id="9") for _ in range(BATCH)]
+        came_through = [race(Store, face, key, chance.choice([write, touch, rewrite]), log_out, chance) for key in keys]
+        assert 0 < sum(came_through) < BATCH  # either came first at times
+        assert verbs.scan(None, BATCH) == []
+        assert verbs.of_user("9") == []
+
+
+def test_a_cycled_key_stays_gone_whatever_the_order(Store, face, verbs):
+    chance = random.Random(2)
+    for _ in range(TIMES // 10):
+        key = saved(face, Store, a=1)
+        race(Store, face, key, chance.choice([write, touch, rewrite]), cycle, chance)
+        assert verbs.read(identify(key)) is None
+
+
+async def write(session: Any, storage: Any) -> None:
+    session["written"] = True
+    await session._save(storage)
+
+
+async def touch(session: Any, storage: Any) -> None:
+    await session._save(storage)
+
+
+async def rewrite(session: Any, storage: Any) -> None:
+    session.clear()
+    await session._save(storage)
+
+
+async def log_out(session: Any, storage: Any) -> None:
+    session.clear()
+    await session._delete(storage)
+
+
+async def cycle(session: Any, storage: Any) -> None:
+    await session._cycle_key(storage)
+
+
+def race(Store: Any, face: Any, key: str, change: Any, end: Any, chance: random.Random) -> bool:
+    """Interleave two requests of one session, verb by verb; `True` if the change came through."""
+    saves = []
+
+    async def changing(storage: Any) -> None:
+        session = await loaded(storage)
+        if session.session_key is None:
+            return  # it came second and found nothing: a new session then, of no interest here
+        with suppress(UpdateError):
+            await change(session, storage)
+            saves.append(session)
+
+    async def ending(storage: Any) -> None:
+        await end(await loaded(storage), storage)
+
+    async def loaded(storage: Any) -> Any:
+        session = Store(key)
+        await session._data(storage)
+        return session
+
+    async def on_the_loop() -> None:
+        await interleave_async(Store.astorage, [changing, ending], order)
+
+    order = [chance.randrange(2) for _ in range(12)]
+    if face.name == "sync":
+        interleave_sync(Store.storage, [changing, ending], order)
+    else:
+        face.runner.run(on_the_loop())
+    assert face(Store()).exists(key) is False
+    return bool(saves)
