@@ -222,8 +222,9 @@ def _unseal(payload: bytes, record_id: str) -> bytes:
     if len(body) < SMALLEST_BODY_OF_SEALED:
         raise PayloadUnreadable("truncated")
     for key in filter(None, encryption_keys()):
+        cipher = _cipher(key, record_id)  # not in the try: where the library is missing, there is no InvalidTag either
         try:
-            return _cipher(key, record_id).decrypt(nonce, body, payload[:1])
+            return cipher.decrypt(nonce, body, payload[:1])
         except InvalidTag:
             continue
     raise PayloadUnreadable("sealed with no key of MULTISESSION_ENCRYPTION_KEYS")
@@ -238,7 +239,10 @@ def _cipher(key: bytes, record_id: str) -> Any:
 
 def encryption_keys() -> Sequence[bytes | None]:
     """The keys of `MULTISESSION_ENCRYPTION_KEYS` as bytes, newest first. Raises `ImproperlyConfigured` for a bad one."""
-    return _parsed_keys(tuple(conf.ENCRYPTION_KEYS))
+    keys = conf.ENCRYPTION_KEYS
+    if not isinstance(keys, list | tuple):  # a text would be taken for a list of one-letter keys, an empty one for none
+        raise ImproperlyConfigured("MULTISESSION_ENCRYPTION_KEYS is not a list of keys, newest first.")
+    return _parsed_keys(tuple(keys))
 
 
 @lru_cache(maxsize=16)

@@ -30,7 +30,7 @@ class Conf:
     REDIS = Setting[str | None](None, "Redis URL or dotted path to a callable returning a client; default: the alias.")
     KEY_PREFIX = Setting("session", "Namespace of every Redis key.")
     MONGODB = Setting[str | None](
-        None, "MongoDB URI with a database, or dotted path to a callable that takes the client class and returns a client."
+        None, "MongoDB URI with a database, or dotted path to a callable returning a client that names one."
     )
     MONGODB_COLLECTION = Setting("sessions", "Name of the MongoDB collection.")
     TIMEOUT = Setting(5.0, "Seconds to wait for Redis or MongoDB where the URL or URI does not say.")

@@ -62,16 +62,18 @@ class Connections(Generic[S]):
             return self._open_in(loop)
 
     def _open_in(self, loop: asyncio.AbstractEventLoop) -> S:
-        for ended in [each for each in list(self._async) if each.is_closed()]:
-            self._async.pop(ended, None)  # ended without shutdown_asyncgens()
-        keeper = _keep(self._open_async(self.sync()), lambda: self._async.pop(loop, None))
+        open_here = self._async
+        # keyrefs() is a copy: the loops of other threads come and go meanwhile.
+        for ended in [each for ref in open_here.keyrefs() if (each := ref()) is not None and each.is_closed()]:
+            open_here.pop(ended, None)  # ended without shutdown_asyncgens()
+        keeper = _keep(self._open_async(self.sync()), lambda: open_here.pop(loop, None))
         storage = run_sync(keeper.__anext__())  # type: ignore[arg-type]
-        self._async[loop] = storage, keeper
+        open_here[loop] = storage, keeper
         return storage
 
     def close(self) -> None:
         """Close the process's client and forget the others; each of those is closed when its loop ends."""
-        storage, self._kept = self._sync, [*self._kept, self._async]
+        storage, self._kept = self._sync, [each for each in (*self._kept, self._async) if each]
         self._reset()
         if storage is not None:
             storage.client.close()

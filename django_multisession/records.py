@@ -37,7 +37,10 @@ def utcnow() -> datetime:
 
 def in_milliseconds(moment: datetime) -> datetime:
     """The moment in UTC, cut to whole milliseconds. A naive one is local time, as with `USE_TZ = False`."""
-    moment = moment.astimezone(UTC)
+    try:
+        moment = moment.astimezone(UTC)
+    except (OverflowError, ValueError):  # the first or last day of the calendar: "never expires" as datetime.max
+        moment = moment.replace(tzinfo=UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 

@@ -13,13 +13,13 @@ from launcher import WebServer
 TIMEOUT_SECONDS = 10
 
 
-class Miss(Exception):
+class MismatchError(Exception):
     """A page was not as it should be."""
 
 
 def expect(what: str, actual: object, expected: object) -> None:
     if actual != expected:
-        raise Miss(f"{what}: {actual!r} instead of {expected!r}")
+        raise MismatchError(f"{what}: {actual!r} instead of {expected!r}")
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,15 @@ class Page:
         return found[1] if found else None
 
     @property
+    def title(self) -> str:
+        found = re.search(r"<title>(.*?)</title>", self.response.text, re.DOTALL)
+        return " ".join(found[1].split()) if found else "no title"
+
+    @property
     def csrf_token(self) -> str:
         found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', self.response.text)
         if found is None:
-            raise Miss(f"No form on {self.response.url}")
+            raise MismatchError(f"No form on {self.response.url}")
         return found[1]
 
 
@@ -129,7 +134,7 @@ class Journey:
             self.browser.get(self.a.url)
         except httpx.ConnectError:
             return
-        raise Miss("A answers after it was killed")
+        raise MismatchError("A answers after it was killed")
 
     def go_on(self) -> None:
         page = self.get(self.b)
@@ -151,7 +156,7 @@ class Journey:
 
     @property
     def key(self) -> str:
-        return self.browser.cookies.get("sessionid", "")
+        return self.browser.cookies.get("sessionid") or ""
 
     def get(self, server: WebServer, path: str = "") -> Page:
         return self.look(self.browser.get(server.url + path))
@@ -162,7 +167,7 @@ class Journey:
 
     def look(self, response: httpx.Response) -> Page:
         page = Page(response)
-        expect(f"Status of {response.url}", response.status_code, 200)
+        expect(f"Status of {response.url} ({page.title})", response.status_code, 200)
         expect("The page shows the session key", bool(self.key) and self.key in response.text, False)
         if response.url.path == "/":
             self.visits += 1

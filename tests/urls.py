@@ -1,1 +1,78 @@
-urlpatterns: list[object] = []
+"""Pages for the tests that go through Django's request and response."""
+
+from typing import Any
+
+from django.contrib.auth import alogin, alogout, authenticate, login, logout, update_session_auth_hash
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import path
+
+
+def sign_in(request: HttpRequest) -> HttpResponse:
+    login(request, authenticate(username="ann", password="secret"))
+    return HttpResponse()
+
+
+async def asign_in(request: HttpRequest) -> HttpResponse:
+    from asgiref.sync import sync_to_async
+
+    await alogin(request, await sync_to_async(authenticate)(username="ann", password="secret"))
+    await request.session.aset("async", True)
+    await request.session.asave()
+    return HttpResponse()
+
+
+def change_password(request: HttpRequest) -> HttpResponse:
+    request.user.set_password("secret")
+    request.user.save()
+    update_session_auth_hash(request, request.user)
+    return HttpResponse()
+
+
+def sign_out(request: HttpRequest) -> HttpResponse:
+    logout(request)
+    return HttpResponse()
+
+
+async def asign_out(request: HttpRequest) -> HttpResponse:
+    await alogout(request)
+    return HttpResponse()
+
+
+def count(request: HttpRequest) -> HttpResponse:
+    request.session["count"] = request.session.get("count", 0) + 1
+    return _state(request)
+
+
+def look(request: HttpRequest) -> HttpResponse:
+    return _state(request)
+
+
+def _state(request: Any) -> HttpResponse:
+    return JsonResponse({"user": request.user.get_username(), "count": request.session.get("count")})
+
+
+def fail_in_the_view(request: HttpRequest) -> HttpResponse:
+    """Rolled back by ATOMIC_REQUESTS, yet answered with less than 500: the session is saved after it."""
+    from django.db import transaction
+
+    request.session["count"] = 99
+    transaction.set_rollback(True)
+    return HttpResponse()
+
+
+def untouched(request: HttpRequest) -> HttpResponse:
+    return HttpResponse()
+
+
+PAGES = (
+    sign_in,
+    asign_in,
+    change_password,
+    sign_out,
+    asign_out,
+    count,
+    look,
+    fail_in_the_view,
+    untouched,
+)
+urlpatterns = [path(f"{page.__name__}/", page) for page in PAGES]

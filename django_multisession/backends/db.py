@@ -96,33 +96,35 @@ def _alias() -> str:
     return router.db_for_write(_model())
 
 
-# Hot statements: SQL from the ORM, once per database; the parameters are in the order of the keyword arguments.
+# Hot statements: SQL from the ORM, once per database and vendor; parameters are in the order of the keyword arguments.
+
+Statement = Callable[[str, str], str]
 
 
 @lru_cache
-def _read_sql(alias: str) -> str:
+def _read_sql(alias: str, vendor: str) -> str:
     rows = _matching(alias, session_id="", expires_at__gt=0).values_list(*FIELDS)
     return _compiled(alias, rows.query)
 
 
 @lru_cache
-def _insert_sql(alias: str) -> str:
-    query = sql.InsertQuery(_model(), on_conflict=OnConflict.IGNORE)
+def _insert_sql(alias: str, vendor: str) -> str:
     model = _model()
-    template = model(**{name: 0 for name in FIELDS} | {"session_id": "", "data": b"", "user_id": ""})
+    query = sql.InsertQuery(model, on_conflict=OnConflict.IGNORE)
+    template = model(**dict.fromkeys(FIELDS, 0) | {"session_id": "", "data": b"", "user_id": ""})
     query.insert_values([model._meta.get_field(name) for name in FIELDS], [template])
     [(statement, _)] = query.get_compiler(alias).as_sql()
     return str(statement)
 
 
 @lru_cache
-def _replace_sql(alias: str) -> str:
-    values = {name: 0 for name in FIELDS[1:]} | {"data": b"", "user_id": ""}
+def _replace_sql(alias: str, vendor: str) -> str:
+    values = dict.fromkeys(FIELDS[1:], 0) | {"data": b"", "user_id": ""}
     return _update_sql(alias, values, session_id="", version=0, expires_at__gt=0)
 
 
 @lru_cache
-def _touch_sql(alias: str) -> str:
+def _touch_sql(alias: str, vendor: str) -> str:
     return _update_sql(alias, {"expires_at": 0}, session_id="", expires_at__gt=0)
 
 
@@ -144,16 +146,18 @@ def _compiled(alias: str, query: Any) -> str:
     return str(statement)
 
 
-def _execute(alias: str, statement: Callable[[str], str], *parameters: Any) -> int:
+def _execute(alias: str, statement: Statement, *parameters: Any) -> int:
     """Run a hot statement and return how many rows it changed (on MySQL too: matched)."""
-    with connections[alias].cursor() as cursor:
-        cursor.execute(statement(alias), parameters)
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        cursor.execute(statement(alias, connection.vendor), parameters)
         return cursor.rowcount
 
 
-def _fetch(alias: str, statement: Callable[[str], str], *parameters: Any) -> list[Any]:
-    with connections[alias].cursor() as cursor:
-        cursor.execute(statement(alias), parameters)
+def _fetch(alias: str, statement: Statement, *parameters: Any) -> list[Any]:
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        cursor.execute(statement(alias, connection.vendor), parameters)
         return cursor.fetchall()
 
 

@@ -1,4 +1,4 @@
-"""The example site's project package. In a checkout it works uninstalled; an installed django-multisession is preferred."""
+"""The example site. It works in a checkout, too, but an installed django-multisession comes first."""
 
 import sys
 from pathlib import Path

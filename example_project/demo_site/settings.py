@@ -28,7 +28,8 @@ MULTISESSION_MONGODB = os.environ.get("MONGODB_URL", "mongodb://127.0.0.1:27017/
 
 # Database
 
-DATABASES = {"default": dj_database_url.config(default=f"sqlite:///{BASE_DIR}/var/db.sqlite3")}
+DATABASE_URL = os.environ.get("DATABASE_URL") or f"sqlite:///{BASE_DIR}/var/db.sqlite3"
+DATABASES = {"default": dj_database_url.parse(DATABASE_URL)}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     Path(DATABASES["default"]["NAME"]).parent.mkdir(exist_ok=True)
     # Several servers share the file: readers go on while one writes, and a second writer waits for its turn.

@@ -1,14 +1,14 @@
-"""The shop: a visit counter and a cart in the session. The home page uses the session's async face, the rest its sync one."""
+"""The shop: visits and a cart in the session. The home page uses the async face, everything else the sync one."""
 
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.contrib.auth.views import LoginView
-from django.contrib.sessions.backends.base import SessionBase
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
+from django_multisession.backends.base import SessionStore
 from django_multisession.records import Record, identify
 
 from .products import PRODUCTS, lines
@@ -22,7 +22,7 @@ async def home(request: HttpRequest) -> HttpResponse:
     context = {
         "cart": cart,
         "products": PRODUCTS.values(),
-        "record": await stored(request.session),
+        "record": await stored(cast("SessionStore", request.session)),
         "total": sum(line.cost for line in cart),
         "user": await request.auser(),
         "visits": visits,
@@ -30,12 +30,11 @@ async def home(request: HttpRequest) -> HttpResponse:
     return render(request, "shop/home.html", context)
 
 
-async def stored(session: SessionBase) -> Record | None:
+async def stored(session: SessionStore) -> Record | None:
     """What the engine holds for the session now, before this answer's own changes are saved."""
     if session.session_key is None:
         return None
-    record: Record | None = await session.astorage.read(identify(session.session_key))
-    return record
+    return await session.astorage.read(identify(session.session_key))
 
 
 @require_POST

@@ -3,7 +3,7 @@ from django.contrib.auth.hashers import make_password
 from django.db import migrations
 
 
-def create_demo_user(apps, schema_editor):
+def create_demo_user(apps, _schema_editor):
     User = apps.get_model("auth", "User")
     password = make_password(settings.DEMO_PASSWORD)
     User.objects.get_or_create(username=settings.DEMO_USERNAME, defaults={"password": password})

@@ -28,12 +28,15 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, default=8000, help="first port to try for the web servers (8000)")
         parser.add_argument("--check", action="store_true", help="try it all out by itself and print a table")
 
-    def handle(self, *, engine: str | None, port: int, check: bool, **options: Any) -> None:
+    def handle(self, *, engine: str | None, port: int, check: bool, **_: Any) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, interrupt)
         self.console = Console()
         try:
-            self.check([engine] if engine else list(STORES)) if check else self.serve(engine or "redis", port)
+            if check:
+                self.try_out([engine] if engine else list(STORES))
+            else:
+                self.serve(engine or "redis", port)
         except ServerError as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
@@ -73,7 +76,7 @@ class Command(BaseCommand):
             time.sleep(POLL_SECONDS)
         raise CommandError("Both web servers have ended.")
 
-    def check(self, engines: list[str]) -> None:
+    def try_out(self, engines: list[str]) -> None:
         started = time.monotonic()
         results: dict[str, list[Step]] = {}
         for engine in engines:
@@ -85,7 +88,7 @@ class Command(BaseCommand):
             raise CommandError("\n".join(missed))
 
 
-def interrupt(number: int, frame: FrameType | None) -> None:
+def interrupt(_number: int, _frame: FrameType | None) -> None:
     """Let everything be stopped in order, undisturbed by an impatient second Ctrl-C (each stop is bounded)."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)

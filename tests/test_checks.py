@@ -1,0 +1,371 @@
+"""Each check fires, by its number, and is silent beside a right configuration."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.core.management import call_command
+from django.test import override_settings
+from django.test.utils import captured_stderr
+from redis import Redis
+
+from django_multisession import checks
+from django_multisession.conf import NAMES
+from example_project.servers import RedisServer
+
+from . import memory
+
+DJANGO_REDIS = "django_redis.cache.RedisCache"
+APPS = ["django.contrib.auth", "django.contrib.contenttypes"]
+KEY = "00" * 32
+
+
+def redis(alias: str = "sessions", **options: Any) -> dict[str, Any]:
+    cache = {"BACKEND": DJANGO_REDIS, "LOCATION": "redis://nowhere/1", **options}
+    return {"SESSION_ENGINE": "django_multisession.backends.redis", "CACHES": {alias: cache}}
+
+
+def engine(name: str) -> dict[str, Any]:
+    """Settings that are right."""
+    return redis() if name == "redis" else {"SESSION_ENGINE": f"django_multisession.backends.{name}"}
+
+
+def mongodb(uri: object) -> dict[str, Any]:
+    return {**engine("mongodb"), "MULTISESSION_MONGODB": uri}
+
+
+def found(deploy: bool = False, databases: list[str] | None = None, **settings: Any) -> str:
+    """The numbers of our messages under these settings."""
+    with override_settings(**settings):
+        messages = run_checks(include_deployment_checks=deploy, databases=databases)
+    ours = [str(each.id) for each in messages if str(each.id).startswith("django_multisession.")]
+    return " ".join(each.removeprefix("django_multisession.") for each in ours)
+
+
+def hints(**settings: Any) -> str:
+    with override_settings(**settings):
+        return " ".join(str(message.hint) for message in run_checks())
+
+
+@pytest.mark.parametrize("name", ["redis", "mongodb", "db"])
+def test_a_right_configuration_is_silent(name: str) -> None:
+    assert found(**engine(name)) == ""
+
+
+@pytest.mark.parametrize("name", ["mongodb", "db"])
+def test_and_so_it_is_when_deployed(name: str) -> None:
+    assert found(deploy=True, databases=["default"], **engine(name)) == ""
+
+
+def test_the_list_of_numbers_is_complete() -> None:
+    listed = re.findall(r"^    ([EW]\d{3})  ", checks.__doc__ or "", re.MULTILINE)
+    used = set(re.findall(r'"([EW]\d{3})"', Path(checks.__file__).read_text()))
+    assert sorted(listed) == sorted(used)
+
+
+@pytest.mark.parametrize("settings", [redis(), mongodb("x"), {"SESSION_ENGINE": "tests.memory"}])
+def test_problems_come_with_a_hint(settings: dict[str, Any]) -> None:
+    assert "Set it to" in hints(**settings, MULTISESSION_TIMEOUT=0)
+
+
+# Which engine
+
+
+@pytest.mark.parametrize("name", ["redis", "mongodb", "db", "base"])
+def test_engine_by_name(name: str) -> None:
+    with override_settings(SESSION_ENGINE=f"django_multisession.backends.{name}"):
+        assert checks.engine() == name
+
+
+def test_engine_that_builds_on_ours() -> None:
+    with override_settings(SESSION_ENGINE="tests.memory"):
+        assert checks.engine() == "base"
+
+
+@pytest.mark.parametrize("name", ["django.contrib.sessions.backends.db", "no.such.engine"])
+def test_engine_of_others(name: str) -> None:
+    assert found(SESSION_ENGINE=name, MULTISESSION_TIMEOUT=0) == ""
+
+
+# Settings and installation
+
+
+def test_unknown_setting() -> None:
+    assert found(MULTISESSION_REDIS_URL="redis://") == "E001"
+
+
+def test_unknown_setting_with_another_engine() -> None:
+    assert found(SESSION_ENGINE="django.contrib.sessions.backends.db", MULTISESSION_X=1) == "E001"
+
+
+def test_unknown_setting_did_you_mean() -> None:
+    assert "Did you mean MULTISESSION_MONGODB_COLLECTION?" in hints(MULTISESSION_MONGO_COLLECTION="x")
+
+
+def test_unknown_setting_like_no_other() -> None:
+    assert ", ".join(NAMES) in hints(MULTISESSION_QQQ="x")
+
+
+def test_every_known_setting() -> None:
+    assert "E001" not in found(**{name: setting.default for name, setting in NAMES.items()})
+
+
+def test_app_not_installed() -> None:
+    assert found(**engine("db"), INSTALLED_APPS=APPS) == "E002"
+
+
+@pytest.mark.parametrize("name", ["redis", "mongodb"])
+def test_app_not_installed_where_there_is_no_table(name: str) -> None:
+    assert found(**engine(name), INSTALLED_APPS=APPS) == "W001"
+
+
+def test_engine_misspelled() -> None:
+    assert found(SESSION_ENGINE="django_multisession.backends.mongo") == "E003"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("KEY_PREFIX", value) for value in ("", " ", "a b", "a\n", b"session", None)],
+        *[("MONGODB_COLLECTION", value) for value in ("", "a..b", ".a", "$a", "a\0", None)],
+        *[("TIMEOUT", value) for value in (0, -1, "5", None, True, float("inf"), float("nan"))],
+        *[("MAX_BYTES", value) for value in (0, -1, 1.5, "1", None, True)],
+        *[("COMPRESS_OVER", value) for value in (-1, 1.5, "1", True)],
+    ],
+)
+def test_invalid_setting(name: str, value: object) -> None:
+    assert found(**{f"MULTISESSION_{name}": value}) == "E004"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("KEY_PREFIX", value) for value in ("a", "{a}", "*?[", "mysite:session", "сессия")],
+        *[("MONGODB_COLLECTION", value) for value in ("a", "a.b", "a-b c")],
+        *[("TIMEOUT", value) for value in (1, 0.2)],
+        ("MAX_BYTES", 1),
+        *[("COMPRESS_OVER", value) for value in (0, None)],
+    ],
+)
+def test_valid_setting(name: str, value: object) -> None:
+    assert found(**{f"MULTISESSION_{name}": value}) == ""
+
+
+@pytest.mark.parametrize("keys", [KEY, KEY.encode(), {KEY}, None, 5, [""], ["00"], [KEY, "x"], [5], [[KEY]]])
+def test_unusable_encryption_keys(keys: object) -> None:
+    assert found(MULTISESSION_ENCRYPTION_KEYS=keys) == "E005"
+
+
+@pytest.mark.parametrize("keys", [(), [KEY], (KEY, b"k" * 32), [None, KEY]])
+def test_usable_encryption_keys(keys: object) -> None:
+    assert found(MULTISESSION_ENCRYPTION_KEYS=keys) == ""
+
+
+@pytest.mark.parametrize(("keys", "numbers"), [([KEY], "E006"), ([], "")])
+def test_cryptography_missing(keys: list[str], numbers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    assert found(MULTISESSION_ENCRYPTION_KEYS=keys) == numbers
+
+
+def test_pickle_serializer() -> None:
+    assert found(deploy=True, SESSION_SERIALIZER="mysite.PickleSerializer") == "W004"
+
+
+def test_pickle_serializer_is_for_deployment() -> None:
+    assert found(SESSION_SERIALIZER="mysite.PickleSerializer") == ""
+
+
+# Redis
+
+
+def test_cache_alias_missing() -> None:
+    assert found(**redis(), SESSION_CACHE_ALIAS="nowhere") == "E007"
+
+
+def test_cache_alias_not_needed() -> None:
+    assert found(**redis(), SESSION_CACHE_ALIAS="nowhere", MULTISESSION_REDIS="redis://") == ""
+
+
+def test_cache_is_not_django_redis() -> None:
+    assert found(**redis(BACKEND="django.core.cache.backends.redis.RedisCache")) == "E008"
+
+
+def test_cache_of_shards() -> None:
+    assert found(**redis(OPTIONS={"CLIENT_CLASS": "django_redis.client.ShardClient"})) == "E008"
+
+
+def test_cache_behind_sentinels() -> None:
+    options = {"CLIENT_CLASS": "django_redis.client.SentinelClient", "SENTINELS": [("a", 1)]}
+    assert found(**redis(OPTIONS=options)) == ""
+
+
+@pytest.mark.parametrize("value", ["http://localhost", "localhost:6379", "no.such.function", "os.sep", Redis()])
+def test_redis_setting_unusable(value: object) -> None:
+    assert found(**redis(), MULTISESSION_REDIS=value) == "E009"
+
+
+@pytest.mark.parametrize("value", ["redis://localhost", "rediss://a:b@c/2", "unix:///redis.sock?db=1", "redis.Redis"])
+def test_redis_setting_usable(value: str) -> None:
+    assert found(**redis(), MULTISESSION_REDIS=value) == ""
+
+
+def test_responses_decoded() -> None:
+    assert found(**redis(OPTIONS={"CONNECTION_POOL_KWARGS": {"decode_responses": True}})) == "E010"
+
+
+def test_responses_decoded_by_url() -> None:
+    assert found(**redis(), MULTISESSION_REDIS="redis://localhost?decode_responses=1") == "E010"
+
+
+def test_sessions_in_default_cache() -> None:
+    assert found(**redis("default"), SESSION_CACHE_ALIAS="default") == "W002"
+
+
+def test_default_cache_not_used() -> None:
+    assert found(**redis("default"), SESSION_CACHE_ALIAS="default", MULTISESSION_REDIS="redis://elsewhere") == ""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"LOCATION": "redis://nowhere/1"},
+        {"LOCATION": ["redis://user:password@nowhere:6379/1", "redis://replica/1"]},
+        {"LOCATION": "redis://nowhere?db=1,redis://replica"},
+        {"LOCATION": "redis://nowhere", "OPTIONS": {"CONNECTION_POOL_KWARGS": {"db": 1}}},
+        {"LOCATION": "redis://nowhere", "OPTIONS": {"db": 1}, "BACKEND": "django.core.cache.backends.redis.RedisCache"},
+    ],
+)
+def test_database_shared_with_cache(other: dict[str, Any]) -> None:
+    settings = redis()
+    settings["CACHES"]["pages"] = {"BACKEND": DJANGO_REDIS, **other}
+    assert found(**settings) == "W003"
+
+
+def test_database_of_setting_shared_with_cache() -> None:
+    assert found(**redis(), MULTISESSION_REDIS="redis://nowhere/1") == "W003"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"LOCATION": "redis://nowhere/2"},
+        {"LOCATION": "redis://nowhere:6380/1"},
+        {"LOCATION": "redis://nowhere/1", "OPTIONS": {"SENTINELS": [("a", 1)]}},
+        {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+        {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": Path("/var/cache")},
+    ],
+)
+def test_database_not_shared(other: dict[str, Any]) -> None:
+    settings = redis()
+    settings["CACHES"]["default"] = {"BACKEND": DJANGO_REDIS, **other}
+    assert found(**settings) == ""
+
+
+# MongoDB
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_mongodb_setting_missing(value: object) -> None:
+    assert found(**mongodb(value)) == "E011"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://localhost/mysite",
+        "mongodb://",
+        "mongodb://user:p@ss@localhost/mysite",
+        "mongodb://localhost:99999/mysite",
+        "mongodb://localhost/my site",
+        "localhost",
+        "no.such.function",
+        5,
+    ],
+)
+def test_mongodb_setting_unusable(value: object) -> None:
+    assert found(**mongodb(value)) == "E012"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "mongodb://localhost/mysite",
+        "mongodb://user:p%40ss@a:1,b:2/mysite?replicaSet=rs&tls=true",
+        "mongodb+srv://cluster.example.com/mysite",
+        "pymongo.MongoClient",
+    ],
+)
+def test_mongodb_setting_usable(value: str) -> None:
+    assert found(**mongodb(value)) == ""
+
+
+@pytest.mark.parametrize(
+    "value", ["mongodb://localhost", "mongodb://localhost/?replicaSet=rs", "mongodb+srv://cluster.example.com/"]
+)
+def test_mongodb_uri_without_database(value: str) -> None:
+    assert found(**mongodb(value)) == "E013"
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("mongodb", "E014"), ("redis", "")])
+def test_max_bytes_over_document(name: str, numbers: str) -> None:
+    assert found(**engine(name), MULTISESSION_MAX_BYTES=16 * 1024 * 1024) == numbers
+
+
+def test_max_bytes_of_a_document() -> None:
+    assert found(**engine("mongodb"), MULTISESSION_MAX_BYTES=checks.MONGODB_DOCUMENT) == ""
+
+
+# The Redis server
+
+
+def of_server(*options: str, **how: Any) -> str:
+    with RedisServer(*options) as server:
+        return found(**redis(), MULTISESSION_REDIS=server.url, **how)
+
+
+@pytest.mark.parametrize("how", [{"databases": ["default"]}, {"deploy": True}])
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+def test_evicting_server(policy: str, how: dict[str, Any]) -> None:
+    assert of_server("--maxmemory-policy", policy, **how) == "W006"
+
+
+@pytest.mark.parametrize("how", [{"databases": ["default"]}, {"deploy": True}])
+def test_server_that_does_not_evict(how: dict[str, Any]) -> None:
+    assert of_server("--maxmemory-policy", "noeviction", **how) == ""
+
+
+def test_server_is_not_asked_otherwise() -> None:
+    assert of_server("--maxmemory-policy", "allkeys-lru") == ""
+
+
+def test_server_of_another_engine_is_not_asked() -> None:
+    assert found(deploy=True, databases=["default"], **engine("db"), MULTISESSION_REDIS="redis://127.0.0.1:1") == ""
+
+
+def test_server_may_keep_its_information() -> None:
+    assert of_server("--user", "default on nopass ~* +@all -info", deploy=True) == "W005"
+
+
+@pytest.mark.parametrize("how", [{"databases": ["default"]}, {"deploy": True}])
+def test_server_is_down(how: dict[str, Any]) -> None:
+    assert found(**redis(), MULTISESSION_REDIS="redis://127.0.0.1:1", **how) == "W005"
+
+
+def test_server_is_down_and_migrate_runs() -> None:
+    with override_settings(**redis(), MULTISESSION_REDIS="redis://127.0.0.1:1"), captured_stderr() as stderr:
+        call_command("migrate", verbosity=0, skip_checks=False)
+    assert "django_multisession.W005" in stderr.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"), [("6.0.16", ["E015"]), ("6.2.0", []), ("8.2", []), ("255.255.255", [])]
+)
+def test_old_server(version: str, numbers: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Redis, "info", lambda self: {"redis_version": version})
+    assert found(**redis(), deploy=True).split() == numbers
+
+
+def test_reference_engine_is_checked_too() -> None:
+    assert found(SESSION_ENGINE=memory.__name__, MULTISESSION_MAX_BYTES=0) == "E004"

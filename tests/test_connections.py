@@ -1,0 +1,423 @@
+"""Clients outlive requests: one per process, one per running loop, none past the end of either. On real servers."""
+
+import asyncio
+import gc
+import json
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from django.conf import settings
+from django.test import override_settings
+
+from django_multisession.connections import Connections
+
+ENGINES = ["redis", "mongodb"]
+
+
+# On their own
+
+
+class Client:
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+    async def aclose(self) -> None:
+        await asyncio.sleep(0)
+        self.closed += 1
+
+
+class FakeStorage:
+    def __init__(self) -> None:
+        time.sleep(0.001)
+        self.client = Client()
+
+
+@pytest.fixture
+def fake() -> Connections[FakeStorage]:
+    return Connections(FakeStorage, lambda storage: FakeStorage(), settings={"MULTISESSION_FAKE"})
+
+
+async def running(connections: Connections[FakeStorage]) -> FakeStorage:
+    return connections.running()
+
+
+def test_threads_share_one_synchronous_client(fake: Connections[FakeStorage]) -> None:
+    barrier = Barrier(20)
+
+    def open_at_once() -> FakeStorage:
+        barrier.wait()
+        return fake.sync()
+
+    with ThreadPoolExecutor(20) as pool:
+        opened = {future.result() for future in [pool.submit(open_at_once) for _ in range(20)]}
+    assert len(opened) == 1
+
+
+def test_a_loop_has_one_client_and_closes_it_once(fake: Connections[FakeStorage]) -> None:
+    async def main() -> FakeStorage:
+        first, *others = [await asyncio.create_task(running(fake)) for _ in range(10)]
+        assert all(other is first for other in others)
+        assert not first.client.closed
+        return first
+
+    first, second = asyncio.run(main()), asyncio.run(main())
+    assert first is not second
+    assert (first.client.closed, second.client.closed) == (1, 1)
+
+
+def test_there_is_none_outside_of_a_loop(fake: Connections[FakeStorage]) -> None:
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        fake.running()
+
+
+def test_the_client_of_a_loop_that_was_only_closed_is_let_go(fake: Connections[FakeStorage]) -> None:
+    loop = asyncio.new_event_loop()
+    abandoned = weakref.ref(loop.run_until_complete(running(fake)))
+    loop.close()
+    asyncio.run(running(fake))
+    del loop
+    gc.collect()
+    assert abandoned() is None
+
+
+def test_loops_come_and_go_in_many_threads(fake: Connections[FakeStorage]) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(20) as pool:
+            runs = [pool.submit(asyncio.run, running(fake)) for _ in range(1500)]
+            storages = [run.result() for run in runs]
+    finally:
+        sys.setswitchinterval(interval)
+    assert {storage.client.closed for storage in storages} == {1}
+
+
+def test_a_changed_setting_makes_new_clients_and_closes_the_old(fake: Connections[FakeStorage]) -> None:
+    async def main() -> list[FakeStorage]:
+        old = [fake.sync(), fake.running()]
+        with override_settings(MULTISESSION_FAKE=1):
+            new = [fake.sync(), fake.running()]
+            assert [storage.client.closed for storage in old] == [1, 0]
+        assert fake.running() not in [*old, *new]
+        return [*old, *new]
+
+    assert [storage.client.closed for storage in asyncio.run(main())] == [1, 1, 1, 1]
+
+
+def test_another_setting_changes_nothing(fake: Connections[FakeStorage]) -> None:
+    storage = fake.sync()
+    with override_settings(MULTISESSION_KEY_PREFIX="other"):
+        assert fake.sync() is storage
+    assert not storage.client.closed
+
+
+def test_tests_that_change_settings_pile_nothing_up(fake: Connections[FakeStorage]) -> None:
+    for number in range(50):
+        with override_settings(MULTISESSION_FAKE=number):
+            asyncio.run(running(fake))
+    assert len(fake._kept) <= 1
+
+
+def test_closing_before_anything_was_opened_is_no_error(fake: Connections[FakeStorage]) -> None:
+    fake.close()
+    fake.close()
+
+
+# With real servers
+
+
+@pytest.fixture(params=ENGINES)
+def engine_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def connections(Store: Any) -> Connections[Any]:
+    found: Connections[Any] = import_module(Store.__module__).connections
+    return found
+
+
+@pytest.fixture
+def opened(Store: Any, engine_name: str) -> Callable[[], int]:
+    """How many connections the server has, this question's own included."""
+
+    def on_redis() -> int:
+        return len(Store.storage.client.client_list())
+
+    def on_mongodb() -> int:
+        return int(Store.storage.client.admin.command("serverStatus")["connections"]["current"])
+
+    count = {"redis": on_redis, "mongodb": on_mongodb}[engine_name]
+    settled(count)
+    return count
+
+
+def settled(count: Callable[[], int]) -> int:
+    """The count when it has stopped to change: servers notice a hang-up, and drivers open monitors, a bit later."""
+    before, now = -1, count()
+    while now != before:
+        time.sleep(0.15)
+        before, now = now, count()
+    return now
+
+
+async def visit(Store: Any, session_key: str | None = None) -> str:
+    session = Store(session_key)
+    await session.aset("visits", await session.aget("visits", 0) + 1)
+    await session.asave()
+    key: str = session.session_key
+    return key
+
+
+def test_no_connection_of_a_loop_outlives_it(Store: Any, opened: Callable[[], int]) -> None:
+    before = settled(opened)
+
+    async def main() -> int:
+        await asyncio.gather(*[visit(Store) for _ in range(5)])
+        return await asyncio.to_thread(opened)
+
+    assert asyncio.run(main()) > before
+    gc.collect()  # a ResourceWarning here fails the test
+    assert settled(opened) <= before
+
+
+def test_no_connection_outlives_a_loop_that_failed(Store: Any, opened: Callable[[], int]) -> None:
+    before = settled(opened)
+
+    async def main() -> None:
+        await visit(Store)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(main())
+    gc.collect()
+    assert settled(opened) <= before
+
+
+def test_nothing_keeps_a_loop_alive(Store: Any) -> None:
+    async def main() -> "weakref.ref[asyncio.AbstractEventLoop]":
+        await visit(Store)
+        return weakref.ref(asyncio.get_running_loop())
+
+    ended = [asyncio.run(main()) for _ in range(3)]
+    gc.collect()
+    assert [loop() for loop in ended] == [None, None, None]
+
+
+def test_async_to_sync_called_again_and_again_leaves_no_connections(Store: Any, opened: Callable[[], int]) -> None:
+    before = settled(opened)
+    key = async_to_sync(visit)(Store)
+    for _ in range(24):
+        async_to_sync(visit)(Store, key)
+    gc.collect()
+    assert settled(opened) <= before
+    assert Store(key)["visits"] == 25
+
+
+def test_two_loops_have_two_clients(Store: Any, connections: Connections[Any]) -> None:
+    both_run = Barrier(2, timeout=20)
+
+    async def main() -> tuple[str, Any, Any]:
+        key = await visit(Store)
+        both_run.wait()
+        await visit(Store, key)
+        both_run.wait()
+        assert connections.running().client is Store.astorage.client
+        return key, Store.astorage.client, connections.sync().client
+
+    with ThreadPoolExecutor(2) as pool:
+        ran = [future.result() for future in [pool.submit(asyncio.run, main()) for _ in range(2)]]
+    (first_key, first, sync), (second_key, second, same_sync) = ran
+    assert first is not second
+    assert sync is same_sync
+    assert Store(first_key)["visits"] == Store(second_key)["visits"] == 2
+
+
+def test_fifty_tasks_share_one_client(Store: Any, connections: Connections[Any], monkeypatch: Any) -> None:
+    clients = []
+    original = connections._open_async
+
+    def counting(storage: Any) -> Any:
+        clients.append(original(storage))
+        return clients[-1]
+
+    monkeypatch.setattr(connections, "_open_async", counting)
+
+    async def main() -> list[str]:
+        keys = await asyncio.gather(*[visit(Store) for _ in range(50)])
+        return await asyncio.gather(*[visit(Store, key) for key in keys])
+
+    keys = asyncio.run(main())
+    assert len(clients) == 1
+    assert [Store(key)["visits"] for key in keys] == [2] * 50
+
+
+@pytest.mark.parametrize(
+    "in_thread", [asyncio.to_thread, lambda f, *a: sync_to_async(f)(*a)], ids=["asyncio", "asgiref"]
+)
+def test_one_session_on_the_loop_and_then_in_a_thread(Store: Any, in_thread: Callable[..., Any]) -> None:
+    def in_sync(session: Any) -> None:
+        session["thread"] = session["loop"] + 1
+        session.save()
+
+    async def main() -> tuple[str, dict[str, Any]]:
+        session = Store()
+        await session.aset("loop", 1)
+        await session.asave()
+        await in_thread(in_sync, session)
+        await session.aset("loop again", await session.aget("thread") + 1)
+        await session.asave()
+        return session.session_key, await in_thread(session.load)
+
+    key, loaded = asyncio.run(main())
+    assert Store(key).load() == loaded == {"loop": 1, "thread": 2, "loop again": 3}
+
+
+OTHERS = {
+    "redis": ("MULTISESSION_REDIS", lambda: settings.REDIS_URL.removesuffix("/0") + "/9"),
+    "mongodb": ("MULTISESSION_MONGODB", lambda: settings.MULTISESSION_MONGODB + "_other"),
+}
+
+
+@pytest.fixture
+def other_database(engine_name: str) -> Iterator[dict[str, str]]:
+    setting, url = OTHERS[engine_name]
+    return {setting: url()}
+
+
+def test_other_settings_take_effect_at_once(Store: Any, other_database: dict[str, str], face: Any) -> None:
+    session = face(Store())
+    session["visits"] = 1
+    session.save()
+    with override_settings(**other_database):
+        assert not face(Store()).exists(session.session_key)
+        elsewhere = face(Store())
+        elsewhere["visits"] = 1
+        elsewhere.save()
+        assert face(Store()).exists(elsewhere.session_key)
+    assert face(Store()).exists(session.session_key)
+    assert not face(Store()).exists(elsewhere.session_key)
+
+
+def test_clients_of_other_settings_end_with_their_loop_too(
+    Store: Any, other_database: dict[str, str], opened: Callable[[], int]
+) -> None:
+    before = settled(opened)
+
+    async def main() -> None:
+        await visit(Store)
+        with override_settings(**other_database):
+            await visit(Store)
+        await visit(Store)
+
+    asyncio.run(main())
+    gc.collect()
+    assert settled(opened) <= before
+
+
+@pytest.mark.parametrize("engine_name", ["redis"], indirect=True)
+def test_another_key_prefix_takes_effect_at_once(Store: Any, face: Any) -> None:
+    with override_settings(MULTISESSION_KEY_PREFIX="shop"):
+        session = face(Store())
+        session.save()
+        assert face(Store()).exists(session.session_key)
+        assert [key.partition(b":")[0] for key in Store.storage.client.keys()] == [b"shop"]
+    assert not face(Store()).exists(session.session_key)
+
+
+# In processes of their own
+
+
+def run(script: str, engine: str) -> dict[str, Any]:
+    """What the script printed, as JSON. It may warn of nothing, not even while it ends."""
+    options = {
+        "CACHES": settings.CACHES,
+        "SESSION_CACHE_ALIAS": "sessions",
+        "MULTISESSION_MONGODB": settings.MULTISESSION_MONGODB + "?retryReads=false&retryWrites=false",
+        "SECRET_KEY": "not a secret",
+        "SESSION_ENGINE": f"django_multisession.backends.{engine}",
+    }
+    warnings = ["-W", "error", "-W", "ignore:.*fork:DeprecationWarning"]
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", *warnings, "-c", PREAMBLE + script, json.dumps(options)],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+PREAMBLE = """
+import asyncio, json, os, sys
+from importlib import import_module
+from django.conf import settings
+
+settings.configure(**json.loads(sys.argv[1]))
+engine = import_module(settings.SESSION_ENGINE)
+Store = engine.SessionStore
+
+def visit(key=None):
+    session = Store(key)
+    session["visits"] = session.get("visits", 0) + 1
+    session.save()
+    return session.session_key
+
+async def avisit(key):
+    session = Store(key)
+    await session.aset("visits", await session.aget("visits") + 1)
+    await session.asave()
+
+def connection():
+    client = Store.storage.client
+    return client.client_id() if hasattr(client, "client_id") else client.admin.command("hello").get("connectionId")
+"""
+
+
+def test_a_process_ends_without_a_warning(Store: Any, engine_name: str, opened: Callable[[], int]) -> None:
+    before = settled(opened)
+    answer = run(
+        "key = visit(); asyncio.run(avisit(key)); visit(key); print(json.dumps(dict(Store(key))))", engine_name
+    )
+    assert answer == {"visits": 3}
+    assert settled(opened) <= before
+
+
+FORK = """
+key = visit()
+asyncio.run(avisit(key))
+before = connection()
+engine.connections._lock.acquire()  # as another thread may hold it just then
+child = os.fork()
+if not child:
+    visit(key)
+    asyncio.run(avisit(key))
+    assert connection() != before or before is None
+    sys.exit(0)
+engine.connections._lock.release()
+_, status = os.waitpid(child, 0)
+visit(key)
+after = connection()
+asyncio.run(avisit(key))
+print(json.dumps({"visits": Store(key)["visits"], "child": status, "same connection": before == after}))
+"""
+
+
+def test_a_fork_opens_its_own_clients_and_leaves_the_parents_alone(Store: Any, engine_name: str) -> None:
+    assert run(FORK, engine_name) == {"visits": 6, "child": 0, "same connection": True}

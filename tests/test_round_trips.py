@@ -1,0 +1,193 @@
+"""What each operation costs, counted: Redis round trips and commands, MongoDB commands, SQL statements.
+
+Counting starts after a first use: connecting, making MongoDB's indexes and loading Redis's scripts happen once.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pymongo.monitoring
+import pytest
+import redis
+import redis.asyncio
+from django.db import connections
+
+from .contract import KEY, saved
+from .routers import SessionRouter
+
+Trips = list[str]
+
+
+class MongoListener(pymongo.monitoring.CommandListener):
+    """Registered for every client before any is made; hands the commands' names to who counts at the moment."""
+
+    trips: Trips | None = None
+
+    def started(self, event: pymongo.monitoring.CommandStartedEvent) -> None:
+        if self.trips is not None:
+            self.trips.append(event.command_name)
+
+    def succeeded(self, event: Any) -> None: ...
+
+    def failed(self, event: Any) -> None: ...
+
+
+mongo_listener = MongoListener()
+pymongo.monitoring.register(mongo_listener)
+
+
+@pytest.fixture(params=["redis", "mongodb", "sqlite", "postgres", "mysql"])
+def engine_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def trips_of(Store, face, engine_name, monkeypatch) -> Iterator[Callable[[Callable[[], object]], Trips]]:
+    if engine_name == "mongodb":
+        from django_multisession.backends import mongodb
+
+        mongodb.connections.close()  # one from before the listener does not tell it anything
+    warm_up(face, Store)
+    counting = {"redis": redis_trips, "mongodb": mongodb_commands}.get(engine_name, sql_statements)
+
+    def count(operation: Callable[[], object]) -> Trips:
+        with counting(face, monkeypatch) as trips:
+            operation()
+        return list(trips)
+
+    return count
+
+
+def warm_up(face: Any, Store: Any) -> None:
+    session = face(Store(saved(face, Store, _auth_user_id="1")))
+    session["a"] = 1
+    session.save()
+    session.save()
+    session.flush()
+
+
+@contextmanager
+def redis_trips(face: Any, monkeypatch: Any) -> Iterator[Trips]:
+    """Each call of send_packed_command() is one write to the socket, whose answers are read before the next."""
+    trips: Trips = []
+    with monkeypatch.context() as patch:
+        for connection in (redis.connection.AbstractConnection, redis.asyncio.connection.AbstractConnection):
+            patch.setattr(connection, "send_packed_command", _counted(connection.send_packed_command, trips))
+        yield trips
+
+
+def _counted(send: Any, trips: Trips) -> Any:
+    def send_packed_command(self: Any, command: Any, *arguments: Any, **options: Any) -> Any:
+        packed = command if isinstance(command, bytes) else b"".join(command)
+        trips.append(" ".join(_commands(packed)))
+        return send(self, command, *arguments, **options)
+
+    return send_packed_command
+
+
+def _commands(packed: bytes) -> Iterator[str]:
+    """The names of the commands in a request of Redis's protocol: `*<items>`, then `$<length>` and bytes for each."""
+    while packed:
+        items, _, packed = packed.partition(b"\r\n")
+        words = []
+        for _ in range(int(items[1:])):
+            length, _, packed = packed.partition(b"\r\n")
+            words.append(packed[: int(length[1:])])
+            packed = packed[int(length[1:]) + 2 :]
+        yield words[0].decode()
+
+
+@contextmanager
+def mongodb_commands(face: Any, monkeypatch: Any) -> Iterator[Trips]:
+    mongo_listener.trips = []
+    try:
+        yield mongo_listener.trips
+    finally:
+        mongo_listener.trips = None
+
+
+@contextmanager
+def sql_statements(face: Any, monkeypatch: Any) -> Iterator[Trips]:
+    """Django logs BEGIN, COMMIT and SAVEPOINT too. The face's connection may be another thread's."""
+    connection = face.run(lambda: connections[SessionRouter.alias])
+    trips: Trips = []
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "force_debug_cursor", True)
+        connection.queries_log.clear()
+        yield trips
+        trips += [query["sql"].split()[0] for query in connection.queries_log]
+        connection.queries_log.clear()
+
+
+EXPECTED = {
+    "load": {"redis": ["GET"], "mongodb": ["find"], "sql": ["SELECT"]},
+    "exists": {"redis": ["GET"], "mongodb": ["find"], "sql": ["SELECT"]},
+    "save": {"redis": ["EVALSHA"], "mongodb": ["update"], "sql": ["UPDATE"]},
+    "touch": {"redis": ["EVALSHA"], "mongodb": ["update"], "sql": ["UPDATE"]},
+    "create": {"redis": ["SET"], "mongodb": ["insert"], "sql": ["INSERT"]},
+    "create signed in": {"redis": ["MULTI EVAL SET EXEC"], "mongodb": ["insert"], "sql": ["INSERT"]},
+    "delete": {"redis": ["DEL"], "mongodb": ["delete"], "sql": ["DELETE"]},
+    "cycle_key": {"redis": ["SET", "DEL"], "mongodb": ["insert", "delete"], "sql": ["INSERT", "DELETE"]},
+    "flush": {"redis": ["DEL"], "mongodb": ["delete"], "sql": ["DELETE"]},
+}
+
+
+def loaded(face: Any, Store: Any, **data: Any) -> Any:
+    session = face(Store(saved(face, Store, **data)))
+    session.get("")
+    return session
+
+
+@pytest.mark.parametrize("operation", EXPECTED)
+def test_round_trips(Store, face, engine_name, trips_of, operation):
+    session = loaded(face, Store, a=1)
+    signed_in = face(Store())
+    signed_in["_auth_user_id"] = "1"
+    changed = loaded(face, Store, a=1, _auth_user_id="1")
+    changed["b"] = 2
+    operations = {
+        "load": session.load,
+        "exists": lambda: session.exists(KEY),
+        "save": changed.save,
+        "touch": session.save,
+        "create": face(Store()).create,
+        "create signed in": signed_in.save,
+        "delete": session.delete,
+        "cycle_key": session.cycle_key,
+        "flush": session.flush,
+    }
+    expected = EXPECTED[operation].get(engine_name, EXPECTED[operation]["sql"])
+    assert trips_of(operations[operation]) == expected
+
+
+def test_a_request_that_reads_and_writes_is_two_trips(Store, face, trips_of):
+    key = saved(face, Store, visits=1, _auth_user_id="1")
+
+    def request() -> None:
+        session = face(Store(key))
+        session["visits"] = 2
+        session.save()
+
+    assert len(trips_of(request)) == 2
+
+
+def test_a_request_that_never_looks_at_the_session_costs_nothing(Store, face, trips_of):
+    key = saved(face, Store)
+    assert trips_of(lambda: face(Store(key)).is_empty()) == []
+
+
+def test_listing_a_user_is_two_trips_at_most(Store, face, verbs, trips_of):
+    for _ in range(20):
+        saved(face, Store, _auth_user_id="1")
+    assert len(trips_of(lambda: verbs.of_user("1"))) <= 2
+
+
+@pytest.mark.parametrize("engine_name", ["redis"])
+def test_redis_indexes_first_when_the_user_signs_in(Store, face, trips_of):
+    """The one save of a session that takes a second trip: the script says that the index must be written first."""
+    session = loaded(face, Store, a=1)
+    session["_auth_user_id"] = "1"
+    assert trips_of(session.save) == ["EVALSHA", "MULTI EVAL EVAL EXEC"]
+    session["b"] = 1
+    assert trips_of(session.save) == ["EVALSHA"]
