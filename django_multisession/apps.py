@@ -1,7 +1,8 @@
 from django.apps import AppConfig
-from django.conf import settings
 from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy as _
+
+from . import checks  # registers them
 
 
 class MultisessionConfig(AppConfig):
@@ -10,9 +11,12 @@ class MultisessionConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks  # noqa: F401  registers them
+        post_migrate.connect(make_indexes, sender=self, dispatch_uid="django_multisession")
 
-        if settings.SESSION_ENGINE == "django_multisession.backends.mongodb":
-            from .backends.mongodb import ensure_indexes
 
-            post_migrate.connect(ensure_indexes, sender=self, dispatch_uid="django_multisession.mongodb")
+def make_indexes(**_kwargs: object) -> None:
+    """What `migrate` does for an engine that has no table."""
+    if checks.engine() == "mongodb":
+        from .backends import mongodb
+
+        mongodb.make_indexes()

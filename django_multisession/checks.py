@@ -205,10 +205,9 @@ def _has_one_client(cache: Mapping[str, Any]) -> bool:
     from django_redis.cache import RedisCache
     from django_redis.client import ShardClient
 
-    client = cache.get("OPTIONS", {}).get("CLIENT_CLASS", "django_redis.client.DefaultClient")
-    return issubclass(import_string(cache["BACKEND"]), RedisCache) and not issubclass(
-        import_string(client), ShardClient
-    )
+    backend = import_string(cache["BACKEND"])
+    client = import_string(cache.get("OPTIONS", {}).get("CLIENT_CLASS", "django_redis.client.DefaultClient"))
+    return issubclass(backend, RedisCache) and not issubclass(client, ShardClient)
 
 
 @check("E009", "redis")

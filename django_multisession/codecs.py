@@ -161,7 +161,7 @@ def open_(payload: bytes, record_id: str, serializer: type) -> Serialized:
 
 def _open_django(payload: bytes, serializer: type) -> Serialized:
     try:
-        body = signing.loads(payload.decode("ascii"), salt=DJANGO_SALT, serializer=_Verbatim)
+        body = signing.loads(payload.decode("ascii"), salt=DJANGO_SALT, serializer=_Verbatim)  # type: ignore[arg-type]
     except (signing.BadSignature, UnicodeDecodeError) as error:
         raise PayloadUnreadable("neither ours nor signed by this site's Django") from error
     return Serialized(JSON if serializer is JSONSerializer else CUSTOM, body)
@@ -186,7 +186,7 @@ def _decompress(header: int, body: bytes) -> bytes:
     if header & ZSTD and zstd is None:
         raise ImproperlyConfigured("Stored sessions are zstd-compressed: pip install django-multisession[speed].")
     if header & ZSTD:
-        return zstd.decompress(body)
+        return bytes(zstd.decompress(body))
     return zlib.decompress(body) if header & ZLIB else body
 
 
@@ -224,7 +224,7 @@ def _unseal(payload: bytes, record_id: str) -> bytes:
     for key in filter(None, encryption_keys()):
         cipher = _cipher(key, record_id)  # not in the try: where the library is missing, there is no InvalidTag either
         try:
-            return cipher.decrypt(nonce, body, payload[:1])
+            return bytes(cipher.decrypt(nonce, body, payload[:1]))
         except InvalidTag:
             continue
     raise PayloadUnreadable("sealed with no key of MULTISESSION_ENCRYPTION_KEYS")
@@ -238,7 +238,7 @@ def _cipher(key: bytes, record_id: str) -> Any:
 
 
 def encryption_keys() -> Sequence[bytes | None]:
-    """The keys of `MULTISESSION_ENCRYPTION_KEYS` as bytes, newest first. Raises `ImproperlyConfigured` for a bad one."""
+    """The keys of `MULTISESSION_ENCRYPTION_KEYS`, newest first. Raises `ImproperlyConfigured` for a bad one."""
     keys = conf.ENCRYPTION_KEYS
     if not isinstance(keys, list | tuple):  # a text would be taken for a list of one-letter keys, an empty one for none
         raise ImproperlyConfigured("MULTISESSION_ENCRYPTION_KEYS is not a list of keys, newest first.")

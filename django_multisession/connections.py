@@ -17,11 +17,14 @@ from django.core.signals import setting_changed
 
 from .twins import run_sync
 
-class HasClient(Protocol):
-    client: Any
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+    async def aclose(self) -> None: ...
 
 
-S = TypeVar("S", bound=HasClient)
+S = TypeVar("S", bound=Closable)
 
 
 class Connections(Generic[S]):
@@ -43,7 +46,9 @@ class Connections(Generic[S]):
 
     def _reset(self) -> None:
         self._sync: S | None = None
-        self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[S, AsyncGenerator[S, None]]] = WeakKeyDictionary()
+        self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[S, AsyncGenerator[S, None]]] = (
+            WeakKeyDictionary()
+        )
 
     def sync(self) -> S:
         """The process's storage."""
@@ -67,7 +72,7 @@ class Connections(Generic[S]):
         for ended in [each for ref in open_here.keyrefs() if (each := ref()) is not None and each.is_closed()]:
             open_here.pop(ended, None)  # ended without shutdown_asyncgens()
         keeper = _keep(self._open_async(self.sync()), lambda: open_here.pop(loop, None))
-        storage = run_sync(keeper.__anext__())  # type: ignore[arg-type]
+        storage = run_sync(keeper.__anext__())
         open_here[loop] = storage, keeper
         return storage
 
@@ -76,7 +81,7 @@ class Connections(Generic[S]):
         storage, self._kept = self._sync, [each for each in (*self._kept, self._async) if each]
         self._reset()
         if storage is not None:
-            storage.client.close()
+            storage.close()
 
     @classmethod
     def _setting_changed(cls, *, setting: str, **kwargs: object) -> None:
@@ -98,7 +103,7 @@ async def _keep(storage: S, forget: Callable[[], object]) -> AsyncGenerator[S, N
         yield storage
     finally:
         forget()
-        await storage.client.aclose()
+        await storage.aclose()
 
 
 @atexit.register
@@ -109,4 +114,5 @@ def close_all() -> None:
 
 
 setting_changed.connect(Connections._setting_changed)
-os.register_at_fork(after_in_child=Connections._forked)
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=Connections._forked)

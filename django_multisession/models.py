@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from .records import from_epoch, in_milliseconds, to_epoch
 
 
-class EpochField(models.BigIntegerField):
+class EpochField(models.BigIntegerField):  # type: ignore[type-arg]
     """A moment, stored as milliseconds since 1970 in UTC.
 
     Eight bytes on every database, whatever `USE_TZ`, `TIME_ZONE` and the connection's time zone are, and an integer on
@@ -43,7 +43,7 @@ class Session(models.Model):
 
     session_id = models.CharField(_("session id"), max_length=64, primary_key=True)
     data = models.BinaryField(_("data"))
-    user_id = models.CharField(_("user id"), max_length=255, null=True, blank=True)
+    user_id = models.CharField(_("user id"), max_length=255, null=True, blank=True)  # noqa: DJ001  anonymous is not a user
     created_at = EpochField(_("created at"))
     updated_at = EpochField(_("updated at"))
     expires_at = EpochField(_("expires at"))

@@ -31,4 +31,4 @@ async def settle(result: Awaitable[T] | T) -> T:
     """
     if hasattr(result, "__await__"):
         return await cast(Awaitable[T], result)
-    return cast(T, result)
+    return result

@@ -13,7 +13,6 @@ import asyncio
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
@@ -49,7 +48,13 @@ def stored(face: Any, Store: Any, key: str) -> dict[str, Any]:
 def a_record(id: str = "a" * 64, **changes: Any) -> Record:
     now = utcnow()
     record = Record(
-        id=id, payload=b"\x00payload\xff", user_id=None, created_at=now, updated_at=now, expires_at=now + HOUR, version=1
+        id=id,
+        payload=b"\x00payload\xff",
+        user_id=None,
+        created_at=now,
+        updated_at=now,
+        expires_at=now + HOUR,
+        version=1,
     )
     return dataclasses.replace(record, **changes)
 
@@ -538,7 +543,9 @@ class TestDeletedStaysDeleted:
     def test_a_save_after_a_log_out_elsewhere_is_refused(self, Store, face, verbs, change):
         key = saved(face, Store, a=1, **{USER_ID: "9"})
         session = face(Store(key))
-        session.load() if change == "nothing" else session.set("b", 2) if face.name == "async" else session.update({"b": 2})
+        session.load() if change == "nothing" else session.set("b", 2) if face.name == "async" else session.update(
+            {"b": 2}
+        )
         face(Store(key)).flush()
         with pytest.raises(UpdateError):
             session.save()
@@ -744,5 +751,3 @@ class TestRaces:
                 list(pool.map(work, range(8)))
             assert run_sync(Store.storage.scan(None, 100)) == []
             assert run_sync(Store.storage.of_user("9")) == []
-
-

@@ -50,9 +50,7 @@ def interleave_sync(storage: Any, requests: list[Request], order: Iterable[int])
 async def interleave_async(storage: Any, requests: list[Request], order: Iterable[int]) -> None:
     """The same over an asynchronous client: whoever's turn it is goes on until its next verb, real I/O included."""
     turns = [_Turn() for _ in requests]
-    tasks = [
-        asyncio.ensure_future(turn.run(request, storage)) for turn, request in zip(turns, requests, strict=True)
-    ]
+    tasks = [asyncio.ensure_future(turn.run(request, storage)) for turn, request in zip(turns, requests, strict=True)]
     for number in [*order, *range(len(turns)), *range(len(turns))] * 20:
         if not tasks[number].done():
             await turns[number].step()

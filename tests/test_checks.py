@@ -17,14 +17,16 @@ from example_project.servers import RedisServer
 
 from . import memory
 
+ROOT = Path(__file__).parents[1]
 DJANGO_REDIS = "django_redis.cache.RedisCache"
+LOCAL = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 APPS = ["django.contrib.auth", "django.contrib.contenttypes"]
 KEY = "00" * 32
 
 
 def redis(alias: str = "sessions", **options: Any) -> dict[str, Any]:
     cache = {"BACKEND": DJANGO_REDIS, "LOCATION": "redis://nowhere/1", **options}
-    return {"SESSION_ENGINE": "django_multisession.backends.redis", "CACHES": {alias: cache}}
+    return {"SESSION_ENGINE": "django_multisession.backends.redis", "CACHES": {"default": LOCAL, alias: cache}}
 
 
 def engine(name: str) -> dict[str, Any]:
@@ -62,7 +64,8 @@ def test_and_so_it_is_when_deployed(name: str) -> None:
 def test_the_list_of_numbers_is_complete() -> None:
     listed = re.findall(r"^    ([EW]\d{3})  ", checks.__doc__ or "", re.MULTILINE)
     used = set(re.findall(r'"([EW]\d{3})"', Path(checks.__file__).read_text()))
-    assert sorted(listed) == sorted(used)
+    documented = re.findall(r"^\| `([EW]\d{3})`", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(documented) == sorted(used)
 
 
 @pytest.mark.parametrize("settings", [redis(), mongodb("x"), {"SESSION_ENGINE": "tests.memory"}])
@@ -135,7 +138,7 @@ def test_engine_misspelled() -> None:
         *[("COMPRESS_OVER", value) for value in (-1, 1.5, "1", True)],
     ],
 )
-def test_invalid_setting(name: str, value: object) -> None:
+def test_invalid_setting(name: str, value: Any) -> None:
     assert found(**{f"MULTISESSION_{name}": value}) == "E004"
 
 
@@ -149,7 +152,7 @@ def test_invalid_setting(name: str, value: object) -> None:
         *[("COMPRESS_OVER", value) for value in (0, None)],
     ],
 )
-def test_valid_setting(name: str, value: object) -> None:
+def test_valid_setting(name: str, value: Any) -> None:
     assert found(**{f"MULTISESSION_{name}": value}) == ""
 
 
@@ -253,7 +256,7 @@ def test_database_of_setting_shared_with_cache() -> None:
         {"LOCATION": "redis://nowhere/2"},
         {"LOCATION": "redis://nowhere:6380/1"},
         {"LOCATION": "redis://nowhere/1", "OPTIONS": {"SENTINELS": [("a", 1)]}},
-        {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+        LOCAL,
         {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": Path("/var/cache")},
     ],
 )
@@ -345,7 +348,7 @@ def test_server_of_another_engine_is_not_asked() -> None:
 
 
 def test_server_may_keep_its_information() -> None:
-    assert of_server("--user", "default on nopass ~* +@all -info", deploy=True) == "W005"
+    assert of_server("--user", *["default", "on", "nopass", "~*", "+@all", "-info"], deploy=True) == "W005"
 
 
 @pytest.mark.parametrize("how", [{"databases": ["default"]}, {"deploy": True}])

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
@@ -27,8 +27,9 @@ ENGINES = ["redis", "mongodb"]
 # On their own
 
 
-class Client:
+class FakeStorage:
     def __init__(self) -> None:
+        time.sleep(0.001)
         self.closed = 0
 
     def close(self) -> None:
@@ -37,12 +38,6 @@ class Client:
     async def aclose(self) -> None:
         await asyncio.sleep(0)
         self.closed += 1
-
-
-class FakeStorage:
-    def __init__(self) -> None:
-        time.sleep(0.001)
-        self.client = Client()
 
 
 @pytest.fixture
@@ -70,12 +65,12 @@ def test_a_loop_has_one_client_and_closes_it_once(fake: Connections[FakeStorage]
     async def main() -> FakeStorage:
         first, *others = [await asyncio.create_task(running(fake)) for _ in range(10)]
         assert all(other is first for other in others)
-        assert not first.client.closed
+        assert not first.closed
         return first
 
     first, second = asyncio.run(main()), asyncio.run(main())
     assert first is not second
-    assert (first.client.closed, second.client.closed) == (1, 1)
+    assert (first.closed, second.closed) == (1, 1)
 
 
 def test_there_is_none_outside_of_a_loop(fake: Connections[FakeStorage]) -> None:
@@ -102,7 +97,7 @@ def test_loops_come_and_go_in_many_threads(fake: Connections[FakeStorage]) -> No
             storages = [run.result() for run in runs]
     finally:
         sys.setswitchinterval(interval)
-    assert {storage.client.closed for storage in storages} == {1}
+    assert {storage.closed for storage in storages} == {1}
 
 
 def test_a_changed_setting_makes_new_clients_and_closes_the_old(fake: Connections[FakeStorage]) -> None:
@@ -110,18 +105,18 @@ def test_a_changed_setting_makes_new_clients_and_closes_the_old(fake: Connection
         old = [fake.sync(), fake.running()]
         with override_settings(MULTISESSION_FAKE=1):
             new = [fake.sync(), fake.running()]
-            assert [storage.client.closed for storage in old] == [1, 0]
+            assert [storage.closed for storage in old] == [1, 0]
         assert fake.running() not in [*old, *new]
         return [*old, *new]
 
-    assert [storage.client.closed for storage in asyncio.run(main())] == [1, 1, 1, 1]
+    assert [storage.closed for storage in asyncio.run(main())] == [1, 1, 1, 1]
 
 
 def test_another_setting_changes_nothing(fake: Connections[FakeStorage]) -> None:
     storage = fake.sync()
     with override_settings(MULTISESSION_KEY_PREFIX="other"):
         assert fake.sync() is storage
-    assert not storage.client.closed
+    assert not storage.closed
 
 
 def test_tests_that_change_settings_pile_nothing_up(fake: Connections[FakeStorage]) -> None:
@@ -166,12 +161,20 @@ def opened(Store: Any, engine_name: str) -> Callable[[], int]:
 
 
 def settled(count: Callable[[], int]) -> int:
-    """The count when it has stopped to change: servers notice a hang-up, and drivers open monitors, a bit later."""
+    """The count when it has stopped to change: a driver opens its monitors a bit after a client."""
     before, now = -1, count()
     while now != before:
         time.sleep(0.15)
         before, now = now, count()
     return now
+
+
+def falls_to(wanted: int, count: Callable[[], int]) -> bool:
+    """Whether the count gets there: a server notices a hang-up a bit after it."""
+    deadline = time.monotonic() + 5
+    while count() > wanted and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return count() <= wanted
 
 
 async def visit(Store: Any, session_key: str | None = None) -> str:
@@ -191,7 +194,7 @@ def test_no_connection_of_a_loop_outlives_it(Store: Any, opened: Callable[[], in
 
     assert asyncio.run(main()) > before
     gc.collect()  # a ResourceWarning here fails the test
-    assert settled(opened) <= before
+    assert falls_to(before, opened)
 
 
 def test_no_connection_outlives_a_loop_that_failed(Store: Any, opened: Callable[[], int]) -> None:
@@ -204,7 +207,7 @@ def test_no_connection_outlives_a_loop_that_failed(Store: Any, opened: Callable[
     with pytest.raises(ZeroDivisionError):
         asyncio.run(main())
     gc.collect()
-    assert settled(opened) <= before
+    assert falls_to(before, opened)
 
 
 def test_nothing_keeps_a_loop_alive(Store: Any) -> None:
@@ -223,7 +226,7 @@ def test_async_to_sync_called_again_and_again_leaves_no_connections(Store: Any, 
     for _ in range(24):
         async_to_sync(visit)(Store, key)
     gc.collect()
-    assert settled(opened) <= before
+    assert falls_to(before, opened)
     assert Store(key)["visits"] == 25
 
 
@@ -293,7 +296,7 @@ OTHERS = {
 
 
 @pytest.fixture
-def other_database(engine_name: str) -> Iterator[dict[str, str]]:
+def other_database(engine_name: str) -> dict[str, str]:
     setting, url = OTHERS[engine_name]
     return {setting: url()}
 
@@ -325,7 +328,7 @@ def test_clients_of_other_settings_end_with_their_loop_too(
 
     asyncio.run(main())
     gc.collect()
-    assert settled(opened) <= before
+    assert falls_to(before, opened)
 
 
 @pytest.mark.parametrize("engine_name", ["redis"], indirect=True)
@@ -334,7 +337,7 @@ def test_another_key_prefix_takes_effect_at_once(Store: Any, face: Any) -> None:
         session = face(Store())
         session.save()
         assert face(Store()).exists(session.session_key)
-        assert [key.partition(b":")[0] for key in Store.storage.client.keys()] == [b"shop"]
+        assert [key.partition(b":")[0] for key in Store.storage.client.keys("*")] == [b"shop"]
     assert not face(Store()).exists(session.session_key)
 
 
@@ -386,7 +389,7 @@ async def avisit(key):
 
 def connection():
     client = Store.storage.client
-    return client.client_id() if hasattr(client, "client_id") else client.admin.command("hello").get("connectionId")
+    return client.client_id() if "redis" in engine.__name__ else client.admin.command("hello")["connectionId"]
 """
 
 
@@ -396,7 +399,7 @@ def test_a_process_ends_without_a_warning(Store: Any, engine_name: str, opened: 
         "key = visit(); asyncio.run(avisit(key)); visit(key); print(json.dumps(dict(Store(key))))", engine_name
     )
     assert answer == {"visits": 3}
-    assert settled(opened) <= before
+    assert falls_to(before, opened)
 
 
 FORK = """
@@ -408,7 +411,7 @@ child = os.fork()
 if not child:
     visit(key)
     asyncio.run(avisit(key))
-    assert connection() != before or before is None
+    assert connection() != before
     sys.exit(0)
 engine.connections._lock.release()
 _, status = os.waitpid(child, 0)

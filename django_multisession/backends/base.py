@@ -1,8 +1,8 @@
 """`Storage`, the eight verbs that an engine implements, and `SessionStore`, every algorithm, written once.
 
 Core coroutines are private, take the storage first, and await only its verbs or each other; each public method is one
-line over its core, once per face (see `twins.py`). `SessionStore` knows no server; a `Storage` knows nothing of Django's
-sessions.
+line over its core, once per face (see `twins.py`). `SessionStore` knows no server; a `Storage` knows nothing of
+Django's sessions.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from django.contrib.auth import SESSION_KEY as USER_ID_KEY
 from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, SessionBase, UpdateError
 from django.utils.crypto import get_random_string
 
-from .. import codecs
+from .. import checks, codecs  # noqa: F401  checks: registered even where the app is not installed
 from ..exceptions import PayloadUnreadable
 from ..records import Page, Record, identify, in_milliseconds, utcnow
 from ..twins import run_sync
@@ -59,8 +59,8 @@ class Storage(Protocol):
 class SessionStore(SessionBase):
     """One request's session. An engine's subclass only says where its storages are."""
 
-    storage: ClassVar[Storage]  # over a synchronous client, the process's own
-    astorage: ClassVar[Storage]  # over an asynchronous client, the running event loop's own
+    storage: ClassVar[Any]  # a Storage over a synchronous client, the process's own
+    astorage: ClassVar[Any]  # a Storage over an asynchronous client, the running event loop's own
 
     _record: Record | None = None  # as last read or written
     _serialized: codecs.Serialized | None = None  # its data: what a save is compared with
@@ -89,7 +89,7 @@ class SessionStore(SessionBase):
         return self._session_cache
 
     async def _exists(self, storage: Storage, session_key: str | None) -> bool:
-        return bool(session_key) and await storage.read(identify(session_key)) is not None
+        return await storage.read(identify(session_key)) is not None if session_key else False
 
     async def _create(self, storage: Storage, created_at: datetime | None = None) -> None:
         await self._data(storage, no_load=True)

@@ -23,10 +23,11 @@ from functools import lru_cache
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, connections, router
 from django.db.models import QuerySet, sql
 from django.db.models.constants import OnConflict
-from django.utils.functional import classproperty
 
 from ..exceptions import EngineUnavailable
 from ..records import Page, Record, from_epoch, to_epoch, utcnow
@@ -36,10 +37,12 @@ from . import base
 FIELDS = ("session_id", "data", "user_id", "created_at", "updated_at", "expires_at", "version")
 
 
+@lru_cache
 def _model() -> Any:
-    from ..models import Session  # after the apps are loaded: Django imports an engine earlier than that
-
-    return Session
+    # Not before the apps are loaded: Django may import an engine earlier.
+    if not apps.is_installed("django_multisession"):
+        raise ImproperlyConfigured("Add 'django_multisession' to INSTALLED_APPS and run: manage.py migrate")
+    return apps.get_model("django_multisession", "Session")
 
 
 class DbStorage:
@@ -129,13 +132,13 @@ def _touch_sql(alias: str, vendor: str) -> str:
 
 
 def _update_sql(alias: str, values: dict[str, Any], **lookups: Any) -> str:
-    query = _matching(alias, **lookups).query.chain(klass=sql.UpdateQuery)
+    query: Any = _matching(alias, **lookups).query.chain(klass=sql.UpdateQuery)
     query.add_update_values(values)
     return _compiled(alias, query)
 
 
-def _matching(alias: str, **lookups: Any) -> "QuerySet[Any]":
-    rows = _model()._base_manager.using(alias)
+def _matching(alias: str, **lookups: Any) -> QuerySet[Any]:
+    rows: QuerySet[Any] = _model()._base_manager.using(alias)
     for lookup, value in lookups.items():  # one by one: filter() sorts its arguments
         rows = rows.filter(**{lookup: value})
     return rows
@@ -151,14 +154,14 @@ def _execute(alias: str, statement: Statement, *parameters: Any) -> int:
     connection = connections[alias]
     with connection.cursor() as cursor:
         cursor.execute(statement(alias, connection.vendor), parameters)
-        return cursor.rowcount
+        return int(cursor.rowcount)
 
 
 def _fetch(alias: str, statement: Statement, *parameters: Any) -> list[Any]:
     connection = connections[alias]
     with connection.cursor() as cursor:
         cursor.execute(statement(alias, connection.vendor), parameters)
-        return cursor.fetchall()
+        return list(cursor.fetchall())
 
 
 def _insert(alias: str, record: Record) -> int:
@@ -173,7 +176,8 @@ def _replace(alias: str, record: Record) -> int:
 def _values(alias: str, record: Record) -> tuple[Any, ...]:
     """The parameters for all FIELDS but the first."""
     times = map(to_epoch, (record.created_at, record.updated_at, record.expires_at))
-    return connections[alias].Database.Binary(record.payload), record.user_id, *times, record.version
+    binary = connections[alias].Database.Binary  # type: ignore[attr-defined]
+    return binary(record.payload), record.user_id, *times, record.version
 
 
 def _record(row: Any) -> Record:
@@ -205,7 +209,7 @@ def _purge(alias: str, before: datetime, limit: int) -> int:
     return int(expired.filter(session_id__in=ids)._raw_delete(alias)) if ids else 0
 
 
-def _records(rows: "QuerySet[Any]") -> list[Record]:
+def _records(rows: QuerySet[Any]) -> list[Record]:
     with connections[rows.db].cursor() as cursor:
         cursor.execute(*rows.values_list(*FIELDS).query.get_compiler(rows.db).as_sql())
         return [_record(row) for row in cursor.fetchall()]

@@ -122,6 +122,12 @@ class MongoStorage:
             logger.error("Could not make the indexes of MongoDB's session collection: %s", unavailable.__cause__)
         self.indexed.add(conf.MONGODB_COLLECTION)
 
+    def close(self) -> None:
+        self.client.close()
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+
     async def _find(self, expected: dict[str, Any], **options: Any) -> list[Record]:
         documents = await self._ask(self.collection.find(expected, **options).to_list)
         return [record for document in documents if (record := _record(document))]
@@ -169,27 +175,25 @@ def open_sync() -> MongoStorage:
         raise ImproperlyConfigured(
             "Set MULTISESSION_MONGODB to a URI with a database, such as 'mongodb://localhost/mysite'."
         )
-    client = _of_uri(conf.MONGODB) if "://" in conf.MONGODB else import_string(conf.MONGODB)()
-    return _checked(client)
+    try:
+        client = _of_uri(conf.MONGODB) if "://" in conf.MONGODB else import_string(conf.MONGODB)()
+        client.get_default_database()
+    except ConfigurationError as error:
+        raise ImproperlyConfigured(f"The URI of MULTISESSION_MONGODB must name a database: {error}") from error
+    except (PyMongoError, ImportError, TypeError, ValueError) as error:
+        raise ImproperlyConfigured(
+            "MULTISESSION_MONGODB is neither a usable MongoDB URI nor the path of a function that returns a "
+            f"client: {error}"
+        ) from error
+    return MongoStorage(client, indexed=set())
 
 
 def _of_uri(uri: str) -> Any:
     said = {name.lower() for name, _ in parse_qsl(urlsplit(uri).query)}
-    options = {name: int(conf.TIMEOUT * 1000) for name in TIMEOUTS if not {name.lower(), "timeoutms"} & said}
-    try:
-        return pymongo.MongoClient(uri, **options)
-    except (PyMongoError, ValueError) as error:
-        raise ImproperlyConfigured(f"MULTISESSION_MONGODB is not a usable MongoDB URI: {error}") from error
-
-
-def _checked(client: Any) -> MongoStorage:
-    try:
-        client.get_default_database()
-    except ConfigurationError as error:
-        raise ImproperlyConfigured(
-            "The URI of MULTISESSION_MONGODB must name a database, as in 'mongodb://localhost/mysite'."
-        ) from error
-    return MongoStorage(client, indexed=set())
+    options: dict[str, Any] = {
+        name: int(conf.TIMEOUT * 1000) for name in TIMEOUTS if not {name.lower(), "timeoutms"} & said
+    }
+    return pymongo.MongoClient(uri, **options)
 
 
 def open_async(storage: MongoStorage) -> MongoStorage:
@@ -200,9 +204,12 @@ def open_async(storage: MongoStorage) -> MongoStorage:
 connections = Connections(open_sync, open_async, settings={"MULTISESSION_MONGODB", "MULTISESSION_TIMEOUT"})
 
 
-def ensure_indexes(**kwargs: object) -> None:
-    """Make the collection's indexes: a receiver of `post_migrate`."""
-    run_sync(connections.sync().ensure_indexes())
+def make_indexes() -> None:
+    """Make the collection's indexes. An outage is logged: the first insert tries again."""
+    try:
+        run_sync(connections.sync().ensure_indexes())
+    except EngineUnavailable as unavailable:
+        logger.error("The indexes of the session collection are not made yet. %s", unavailable)
 
 
 class SessionStore(base.SessionStore):

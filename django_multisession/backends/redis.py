@@ -16,24 +16,21 @@ never too little.
     touch    EVALSHA TOUCH <key>: SETRANGE the expiry, then PEXPIREAT
     remove   DEL <key> ...
     of_user  ZRANGE <user> (<now> +inf BYSCORE; then GET each, in one pipeline
-    scan     SCAN ... MATCH <prefix>:*; then GET each, in one pipeline
+    scan     SCAN ... MATCH <prefix>:????...; then GET each, in one pipeline
     purge    ZREMRANGEBYSCORE of the users' sets, found by SCAN: Redis expires records, but not members of a set
     index    EVAL INDEX <user>: ZADD, trim, PEXPIREAT; in one MULTI with the command for the record it points to
 
 Needs Redis 6.2 (PXAT) or any Valkey.
 """
 
-import inspect
 import struct
 from collections.abc import Callable, Iterable
-from hashlib import sha1
 from datetime import datetime
+from hashlib import sha1
 from typing import Any
 
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import classproperty
-from django.utils.module_loading import import_string
 
 from ..conf import conf
 from ..connections import Connections
@@ -44,14 +41,16 @@ from . import base
 
 try:
     import redis
-    import redis.asyncio
-    from django_redis import get_redis_connection
+
+    from .. import redis_clients
 except ImportError as error:
     raise ImproperlyConfigured("This session engine needs: pip install django-multisession[redis].") from error
 
 HEADER = struct.Struct(">QqqqIH")
 MARK = struct.Struct(">IH")  # the end of the header: indexed and length, which the user id follows
 HOUR = 3_600_000  # milliseconds
+ID_LENGTH = 64
+SCAN_COUNT = 1000
 
 # Answers of the scripts, besides nil (gone), a stored value (conflict) and a user id (index it first).
 GONE_OR_INDEX_FIRST, SAVED = 0, 1
@@ -84,7 +83,7 @@ redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3])
 redis.call('PEXPIREAT', KEYS[1], redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2])
 return 1
 """
-SHA = {script: sha1(script.encode()).hexdigest() for script in (REPLACE, TOUCH)}
+SHA = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (REPLACE, TOUCH)}
 
 
 def pack(record: Record) -> bytes:
@@ -129,33 +128,32 @@ class RedisStorage:
         return bool((await self._ask(pipeline.execute))[-1])
 
     async def replace(self, record: Record) -> Record | None:
+        key = self._key(record.id)
         arguments = [
-            self._key(record.id),
             struct.pack(">Q", record.version - 1),
             to_epoch(utcnow()),
             pack(record),
             _pxat(record.expires_at),
         ]
-        answer = await self._run(REPLACE, *arguments, _mark(record))
+        answer = await self._run(REPLACE, key, *arguments, _mark(record))
         if answer == GONE_OR_INDEX_FIRST and record.user_id is not None:
             pipeline = self._index(record.user_id, record.id, record.expires_at)
-            pipeline.eval(REPLACE, 1, *arguments, b"")
+            pipeline.eval(REPLACE, 1, key, *arguments, b"")
             answer = (await self._ask(pipeline.execute))[-1]
         return record if answer == SAVED else _live(record.id, answer)
 
     async def touch(self, id: str, expires_at: datetime) -> bool:
-        expires = to_epoch(expires_at)
+        key = self._key(id)
         arguments = [
-            self._key(id),
             to_epoch(utcnow()),
-            struct.pack(">q", expires),
+            struct.pack(">q", to_epoch(expires_at)),
             _pxat(expires_at),
             struct.pack(">I", _hour(expires_at)),
         ]
-        answer = await self._run(TOUCH, *arguments, b"")
+        answer = await self._run(TOUCH, key, *arguments, b"")
         if isinstance(answer, bytes):
             pipeline = self._index(answer.decode(), id, expires_at)
-            pipeline.eval(TOUCH, 1, *arguments, b"indexed")
+            pipeline.eval(TOUCH, 1, key, *arguments, b"indexed")
             answer = (await self._ask(pipeline.execute))[-1]
         return bool(answer == SAVED)
 
@@ -172,13 +170,13 @@ class RedisStorage:
     async def scan(self, after: str | None, limit: int) -> Page:
         """A page in the order of SCAN: `next` is its cursor, a page may be a little longer than `limit` or repeat a
         record that moved, and misses none that was there all the time."""
-        cursor, keys = int(after or 0), []
-        while not keys:
-            cursor, found = await self._ask(self.client.scan, cursor, match=self._key("*", escape=True), count=limit)
-            keys = [id for id in (key.decode().rpartition(":")[2] for key in found) if len(id) == ID_LENGTH]
+        cursor, ids, match = int(after or 0), list[str](), self._key("?" * ID_LENGTH, escape=True)
+        while not ids:
+            cursor, keys = await self._ask(self.client.scan, cursor, match=match, count=limit)
+            ids = [id for key in keys if ":" not in (id := key.decode()[-ID_LENGTH:])]  # else it is a user's set
             if not cursor:
                 break
-        return Page(await self._read_all(keys), next=str(cursor) if cursor else None)
+        return Page(await self._read_all(ids), next=str(cursor) if cursor else None)
 
     async def purge(self, before: datetime, limit: int) -> int:
         """Trim members that expired before then from the users' sets."""
@@ -190,6 +188,12 @@ class RedisStorage:
             if not cursor:
                 break
         return removed
+
+    def close(self) -> None:
+        self.client.close()  # a cache alias's client shares its pool with the cache, and leaves that open
+
+    async def aclose(self) -> None:
+        await redis_clients.aclose(self.client)
 
     async def _trim(self, key: bytes, before: datetime, limit: int) -> int:
         range_ = {"byscore": True, "offset": 0, "num": limit}
@@ -230,10 +234,6 @@ class RedisStorage:
         return self._key(f"user:{user_id}", escape)
 
 
-ID_LENGTH = 64
-SCAN_COUNT = 1000
-
-
 def _live(id: str, value: bytes | None) -> Record | None:
     """The record, unless its time is up by our clock, which may be ahead of the server's."""
     if not value:
@@ -261,77 +261,10 @@ def _escaped(text: str) -> str:
     return "".join(f"[{each}]" if each in "*?[" else each for each in text)
 
 
-# Clients
-
-
-def open_sync() -> RedisStorage:
-    """Over the client of `MULTISESSION_REDIS`, else that of the cache alias, for its primary."""
-    client = _configured(conf.REDIS) if conf.REDIS else _of_alias(settings.SESSION_CACHE_ALIAS)
-    if client.connection_pool.connection_kwargs.get("decode_responses"):
-        raise ImproperlyConfigured("The Redis client of the sessions must not decode responses: payloads are bytes.")
-    return RedisStorage(client)
-
-
-def _configured(setting: str) -> Any:
-    if "://" not in setting:
-        return import_string(setting)()
-    return redis.Redis.from_url(setting, socket_timeout=conf.TIMEOUT, socket_connect_timeout=conf.TIMEOUT)
-
-
-def _of_alias(alias: str) -> Any:
-    try:
-        return get_redis_connection(alias, write=True)
-    except NotImplementedError as error:
-        raise ImproperlyConfigured(
-            f"CACHES[{alias!r}] (SESSION_CACHE_ALIAS) is not a django-redis cache. Set its BACKEND to "
-            "'django_redis.cache.RedisCache', name such an alias, or set MULTISESSION_REDIS."
-        ) from error
-
-
-def open_async(storage: RedisStorage) -> RedisStorage:
-    """Over an asynchronous client with the settings of the synchronous one."""
-    pool = storage.client.connection_pool
-    of_pool = _of_sentinel if isinstance(pool, redis.sentinel.SentinelConnectionPool) else _of_server
-    return RedisStorage(of_pool(pool))
-
-
-def _of_server(pool: Any) -> Any:
-    kind = _asynchronous_kind(pool.connection_class)
-    options = _options(pool.connection_kwargs, kind)
-    return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(connection_class=kind, **options))
-
-
-def _of_sentinel(pool: Any) -> Any:
-    manager, kind = pool.sentinel_manager, _asynchronous_kind(pool.connection_class)
-    addresses = [each.connection_pool.connection_kwargs for each in manager.sentinels]
-    sentinel = redis.asyncio.Sentinel(
-        [(address["host"], address["port"]) for address in addresses], sentinel_kwargs=manager.sentinel_kwargs
-    )
-    options = _options(pool.connection_kwargs, kind)
-    return sentinel.master_for(pool.service_name, ssl=issubclass(kind, redis.asyncio.SSLConnection), **options)
-
-
-def _asynchronous_kind(kind: type) -> type:
-    if issubclass(kind, redis.SSLConnection):
-        return redis.asyncio.SSLConnection
-    return redis.asyncio.UnixDomainSocketConnection if issubclass(kind, redis.UnixDomainSocketConnection) else redis.asyncio.Connection
-
-
-# Connection options that are objects of the synchronous client, or of one connection of it.
-SYNCHRONOUS = {"parser_class", "retry", "redis_connect_func", "event_dispatcher", "himport_registry", "connection_pool"}
-
-
-def _options(options: dict[str, Any], kind: type) -> dict[str, Any]:
-    accepted = {name for base in kind.__mro__ for name in inspect.signature(base.__init__).parameters} - SYNCHRONOUS
-    return {
-        name: value
-        for name, value in options.items()
-        if name in accepted and not name.startswith(("maint", "orig_", "oss_"))
-    }
-
-
 connections = Connections(
-    open_sync, open_async, settings={"CACHES", "SESSION_CACHE_ALIAS", "MULTISESSION_REDIS", "MULTISESSION_TIMEOUT"}
+    lambda: RedisStorage(redis_clients.configured()),
+    lambda storage: RedisStorage(redis_clients.asynchronous(storage.client)),
+    settings={"CACHES", "SESSION_CACHE_ALIAS", "MULTISESSION_REDIS", "MULTISESSION_TIMEOUT"},
 )
 
 

@@ -1,8 +1,94 @@
-import pytest
+from datetime import timedelta
 
+import pytest
+from django.core.management import call_command
+from django.db import connections, transaction
+
+from django_multisession.backends.db import _read_sql
+from django_multisession.models import Session
+from django_multisession.records import utcnow
+from django_multisession.twins import run_sync
 from tests.contract import *  # noqa: F403
+from tests.contract import a_record, saved
+from tests.routers import SessionRouter
 
 
 @pytest.fixture(params=["sqlite", "postgres", "mysql"])
 def engine_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture
+def rows(Store):
+    return Session.objects.using(SessionRouter.alias)
+
+
+def test_a_row_is_a_record(verbs, rows):
+    verbs.insert(record := a_record(user_id="42"))
+    row = rows.get()
+    assert (row.session_id, bytes(row.data), row.user_id, row.version) == (record.id, record.payload, "42", 1)
+    assert (row.created_at, row.updated_at, row.expires_at) == (record.created_at,) * 2 + (record.expires_at,)
+    assert str(row) == record.id
+
+
+def test_rows_are_queried_by_moments(verbs, rows, settings):
+    verbs.insert(a_record())
+    assert rows.filter(expires_at__gt=utcnow(), created_at__lte=utcnow()).count() == 1
+    settings.USE_TZ = False
+    naive = rows.get().expires_at
+    assert naive.tzinfo is None
+    assert rows.filter(expires_at=naive).exists()
+    row = rows.get()
+    row.expires_at = naive + timedelta(hours=1)
+    row.save()
+    assert rows.get().expires_at == naive + timedelta(hours=1)
+
+
+def test_hot_statements_are_compiled_once_per_database_and_reused(Store, face):
+    saved(face, Store)
+    before = _read_sql.cache_info().misses
+    for _ in range(5):
+        face(Store(saved(face, Store))).load()
+    assert _read_sql.cache_info().misses <= before + 1
+
+
+def test_purge_takes_no_more_than_its_limit_and_the_oldest_first(verbs, rows):
+    for hours, letter in enumerate("cab", 1):
+        verbs.insert(a_record(letter * 64, expires_at=utcnow() - timedelta(hours=hours)))
+    assert verbs.purge(utcnow(), 2) == 2
+    assert [row.session_id for row in rows.all()] == ["c" * 64]
+
+
+def test_clearsessions_of_django_purges(Store, face, rows, settings):
+    session = face(Store())
+    session.set_expiry(-10)
+    session.save()
+    key = saved(face, Store)
+    assert rows.count() == 2
+    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "django.contrib.sessions"]
+    call_command("clearsessions")
+    assert rows.count() == 1
+    assert face(Store()).exists(key)
+
+
+def test_a_collision_inside_a_transaction_does_not_break_it(verbs, Store, rows):
+    record = a_record()
+    with transaction.atomic(using=SessionRouter.alias):
+        assert run_sync(Store.storage.insert(record)) is True
+        assert run_sync(Store.storage.insert(record)) is False
+        assert run_sync(Store.storage.read(record.id)) == record
+    assert rows.count() == 1
+
+
+def test_what_a_transaction_rolls_back_is_not_saved(Store, rows):
+    """As with Django's own engine: a save inside the view's transaction is part of it."""
+    with transaction.atomic(using=SessionRouter.alias):
+        Store().create()
+        transaction.set_rollback(True, using=SessionRouter.alias)
+    assert rows.count() == 0
+
+
+def test_the_session_table_is_where_the_router_says(Store, face):
+    saved(face, Store)
+    others = [alias for alias in connections if alias != SessionRouter.alias]
+    assert all(Session.objects.using(alias).count() == 0 for alias in others)

@@ -1,8 +1,92 @@
-import pytest
+import time
+from datetime import timedelta
 
+import pytest
+from django.core.management import call_command
+
+from django_multisession.records import utcnow
 from tests.contract import *  # noqa: F403
+from tests.contract import a_record, saved
+from tests.faces import SyncFace
 
 
 @pytest.fixture
 def engine_name() -> str:
     return "mongodb"
+
+
+@pytest.fixture
+def collection(Store):
+    return Store.storage.collection
+
+
+def indexes(collection):
+    return {tuple(index["key"]): index for index in collection.index_information().values()}
+
+
+def test_the_document_is_what_the_docstring_says(verbs, collection):
+    verbs.insert(record := a_record(user_id="42"))
+    document = collection.find_one()
+    assert document == {
+        "_id": record.id,
+        "data": record.payload,
+        "user_id": "42",
+        "created_at": record.created_at,
+        "updated_at": record.updated_at,
+        "expires_at": record.expires_at,
+        "version": 1,
+    }
+
+
+def test_a_first_insert_makes_the_indexes(Store, face, collection, settings):
+    settings.MULTISESSION_MONGODB_COLLECTION = "first_use"
+    saved(face, Store)
+    made = Store.storage.collection
+    try:
+        assert indexes(made)[(("expires_at", 1),)]["expireAfterSeconds"] == 0
+        assert (("user_id", 1), ("expires_at", 1)) in indexes(made)
+    finally:
+        made.drop()
+        Store.storage.indexed.discard("first_use")
+
+
+def test_migrate_makes_the_indexes(Store, collection):
+    collection.drop()
+    call_command("migrate", verbosity=0)
+    assert indexes(collection)[(("expires_at", 1),)]["expireAfterSeconds"] == 0
+    assert (("user_id", 1), ("expires_at", 1)) in indexes(collection)
+
+
+def test_indexes_that_are_refused_do_not_stop_the_sessions(Store, face, settings, caplog):
+    settings.MULTISESSION_MONGODB_COLLECTION = "other_indexes"
+    refused = Store.storage.collection
+    refused.create_index("other", name="expires_at_1")  # the name that ours would have
+    try:
+        assert face(Store()).exists(saved(face, Store))
+        assert "Could not make the indexes" in caplog.text
+    finally:
+        refused.drop()
+        Store.storage.indexed.discard("other_indexes")
+
+
+@pytest.mark.slow
+def test_the_server_really_removes_what_has_expired(Store, collection):
+    """Its TTL monitor sweeps once a minute."""
+    verbs = SyncFace().verbs(Store)
+    verbs.ensure_indexes()
+    verbs.insert(a_record("a" * 64, expires_at=utcnow() - timedelta(seconds=1)))
+    verbs.insert(a_record("b" * 64))
+    assert collection.count_documents({}) == 2
+    deadline = time.monotonic() + 150
+    while collection.count_documents({}) == 2 and time.monotonic() < deadline:
+        time.sleep(1)
+    assert [document["_id"] for document in collection.find()] == ["b" * 64]
+
+
+def test_purge_removes_what_the_monitor_has_not(verbs, collection):
+    for letter in "abc":
+        verbs.insert(a_record(letter * 64, expires_at=utcnow() - timedelta(minutes=1)))
+    verbs.insert(live := a_record("d" * 64))
+    assert verbs.purge(utcnow(), 2) == 2
+    assert verbs.purge(utcnow(), 2) == 1
+    assert [document["_id"] for document in collection.find()] == [live.id]

@@ -1,8 +1,129 @@
+import dataclasses
+from datetime import timedelta
+
 import pytest
 
+from django_multisession.backends.redis import unpack
+from django_multisession.records import identify, to_epoch, utcnow
 from tests.contract import *  # noqa: F403
+from tests.contract import a_record, saved
 
 
 @pytest.fixture
 def engine_name() -> str:
     return "redis"
+
+
+@pytest.fixture
+def client(Store):
+    return Store.storage.client
+
+
+def test_the_server_expires_the_session_to_the_millisecond(verbs, client):
+    verbs.insert(record := a_record())
+    assert client.pexpiretime(f"session:{record.id}") == to_epoch(record.expires_at)
+    verbs.touch(record.id, later := record.expires_at + timedelta(days=1))
+    assert client.pexpiretime(f"session:{record.id}") == to_epoch(later)
+    verbs.replace(record := dataclasses.replace(record, version=2))
+    assert client.pexpiretime(f"session:{record.id}") == to_epoch(record.expires_at)
+
+
+def test_the_server_really_removes_it(verbs, client):
+    verbs.insert(record := a_record(expires_at=utcnow() + timedelta(milliseconds=300)))
+    assert client.exists(f"session:{record.id}")
+    wait_until(lambda: not client.exists(f"session:{record.id}"))
+
+
+def wait_until(happened):
+    import time
+
+    for _ in range(100):
+        if happened():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen within ten seconds")
+
+
+def test_the_value_is_what_the_docstring_says(verbs, client):
+    verbs.insert(record := a_record(user_id="42"))
+    assert unpack(record.id, client.get(f"session:{record.id}")) == record
+
+
+def test_a_users_set_holds_at_least_its_sessions_and_lives_as_long(verbs, client):
+    now = utcnow()
+    for id, hours in ("a" * 64, 1), ("b" * 64, 30), ("c" * 64, 2):
+        verbs.insert(a_record(id, user_id="9", expires_at=now + timedelta(hours=hours)))
+    scores = dict(client.zrange("session:user:9", 0, -1, withscores=True))
+    assert set(scores) == {b"a" * 64, b"b" * 64, b"c" * 64}
+    for id, score in scores.items():
+        expires = to_epoch(verbs.read(id.decode()).expires_at)
+        assert expires <= score < expires + 3_600_000
+    assert client.pexpiretime("session:user:9") == max(scores.values())
+
+
+def test_the_index_follows_a_session_whose_expiry_moves_by_less_than_an_hour_and_by_more(verbs, client):
+    verbs.insert(record := a_record(user_id="9"))
+    for hours in (0.1, 0.5, 3, 50):
+        verbs.touch(record.id, later := record.expires_at + timedelta(hours=hours))
+        assert client.zscore("session:user:9", record.id) >= to_epoch(later)
+
+
+def test_an_index_that_is_lost_comes_back_with_the_next_hour(verbs, client):
+    verbs.insert(record := a_record(user_id="9"))
+    client.delete("session:user:9")
+    verbs.touch(record.id, record.expires_at + timedelta(hours=2))
+    assert [found.id for found in verbs.of_user("9")] == [record.id]
+
+
+def test_purge_trims_the_members_that_the_server_leaves_behind(verbs, client):
+    verbs.insert(a_record("a" * 64, user_id="9", expires_at=utcnow() + timedelta(days=2)))
+    stale = to_epoch(utcnow()) - 1000
+    client.zadd("session:user:9", {letter * 64: stale for letter in "bcd"})
+    assert verbs.purge(utcnow(), 2) == 2
+    assert verbs.purge(utcnow(), 2) == 1
+    assert client.zrange("session:user:9", 0, -1) == [b"a" * 64]
+
+
+def test_a_server_that_forgot_the_scripts_is_told_again(Store, face, client):
+    key = saved(face, Store, a=1)
+    client.script_flush()
+    session = face(Store(key))
+    session["b"] = 2
+    session.save()
+    assert face(Store(key))["b"] == 2
+
+
+def test_a_prefix_with_pattern_characters_is_taken_literally(Store, face, verbs, settings):
+    settings.MULTISESSION_KEY_PREFIX = "site[1]*?"
+    key = saved(face, Store, _auth_user_id="9")
+    settings.MULTISESSION_KEY_PREFIX = "site1xx"
+    assert face(Store()).exists(key) is False
+    assert verbs.scan(None, 10) == []
+    settings.MULTISESSION_KEY_PREFIX = "site[1]*?"
+    assert [record.id for record in verbs.scan(None, 10)] == [identify(key)]
+
+
+def test_a_user_id_of_64_characters_is_no_session(verbs):
+    verbs.insert(record := a_record(user_id="e" * 64))
+    assert verbs.scan(None, 100) == [record]
+
+
+def test_sessions_share_a_database_with_other_keys(verbs, client):
+    client.mset({f"other:{number}": "x" for number in range(500)})
+    verbs.insert(record := a_record())
+    found, after = [], None
+    for _ in range(200):
+        page = verbs.scan(after, 10)
+        found += page
+        if (after := page.next) is None:
+            break
+    assert found == [record]
+
+
+def test_300_tasks_at_once_wait_for_a_connection(Store, runner):
+    import asyncio
+
+    async def load_all():
+        return await asyncio.gather(*(Store("k" * 32).aload() for _ in range(300)))
+
+    assert runner.run(load_all()) == [{}] * 300
