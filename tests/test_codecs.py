@@ -197,7 +197,7 @@ def circular() -> list[Any]:
         {(1, 2): 3},
         {b"key": 1},
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_value_that_is_not_json_is_named_by_its_session_key(
     value: object, fast: bool, wrap: Callable[[object], object]
@@ -484,8 +484,9 @@ def test_a_payload_moved_to_another_record_does_not_open(sealed: bool) -> None:
 def test_the_border_between_record_id_and_body_cannot_be_moved() -> None:
     payload = encode(SMALL, ID, JSONSerializer)
     head, body = payload[: 1 + codecs.MAC_SIZE], payload[1 + codecs.MAC_SIZE :]
-    assert unreadable(head + ID[-1:].encode() + body, ID[:-1])
-    assert unreadable(head + body[1:], ID + chr(body[0]))
+    for moved, record_id in [(head + ID[-1:].encode() + body, ID[:-1]), (head + body[1:], ID + chr(body[0]))]:
+        with pytest.raises(PayloadUnreadable, match="bad signature"):
+            codecs.open_(moved, record_id, JSONSerializer)
 
 
 def test_every_sealed_payload_is_another_and_shows_nothing() -> None:

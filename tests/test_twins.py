@@ -67,9 +67,11 @@ def test_a_refused_coroutine_is_closed_and_leaves_no_warning() -> None:
         finally:
             left.append("closed")
 
+    kept = outer()
     with pytest.raises(RuntimeError):
-        run_sync(outer())
+        run_sync(kept)
     assert left == ["closed"]
+    del kept
     gc.collect()  # a warning here fails the test
 
 
