@@ -70,6 +70,13 @@ class Serialized(NamedTuple):
     body: bytes
 
 
+class Opened(NamedTuple):
+    """What was in a payload, and whether today's settings and keys would close it again in the same way."""
+
+    serialized: Serialized
+    current: bool
+
+
 def encode(data: dict[str, Any], record_id: str, serializer: type) -> bytes:
     """The payload of `data` for one record. Raises `SessionNotSerializable` or `SessionTooLarge`."""
     return close(serialize(data, serializer), record_id)
@@ -77,7 +84,7 @@ def encode(data: dict[str, Any], record_id: str, serializer: type) -> bytes:
 
 def decode(payload: bytes, record_id: str, serializer: type) -> dict[str, Any]:
     """The reverse of `encode()`. Raises `PayloadUnreadable` for what this site did not write for this record."""
-    return deserialize(open_(payload, record_id, serializer), serializer)
+    return deserialize(open_(payload, record_id, serializer).serialized, serializer)
 
 
 # dict <-> Serialized
@@ -141,30 +148,30 @@ def close(serialized: Serialized, record_id: str) -> bytes:
     """Compress, then seal or sign. Raises `SessionTooLarge`."""
     compression, body = _compress(serialized.body)
     header = MARK | compression | serialized.kind
-    key = next(iter(encryption_keys()), None)
+    key = _newest_key()
     payload = _seal(header, body, record_id, key) if key else _sign(header, body, record_id)
     if len(payload) > conf.MAX_BYTES:
         raise SessionTooLarge(len(payload), conf.MAX_BYTES)
     return payload
 
 
-def open_(payload: bytes, record_id: str, serializer: type) -> Serialized:
+def open_(payload: bytes, record_id: str, serializer: type) -> Opened:
     """Check that this site wrote the payload for this record, and undo `close()`. Raises `PayloadUnreadable`."""
     if not payload:
         raise PayloadUnreadable("empty")
     header = payload[0]
     if not header & MARK:
         return _open_django(payload, serializer)
-    body = _unseal(payload, record_id) if header & SEALED else _unsign(payload, record_id)
-    return Serialized(header & 0x03, _decompress(header, body))
+    body, current = _unseal(payload, record_id) if header & SEALED else _unsign(payload, record_id)
+    return Opened(Serialized(header & 0x03, _decompress(header, body)), current)
 
 
-def _open_django(payload: bytes, serializer: type) -> Serialized:
+def _open_django(payload: bytes, serializer: type) -> Opened:
     try:
         body = signing.loads(payload.decode("ascii"), salt=DJANGO_SALT, serializer=_Verbatim)  # type: ignore[arg-type]
     except (signing.BadSignature, UnicodeDecodeError) as error:
         raise PayloadUnreadable("neither ours nor signed by this site's Django") from error
-    return Serialized(JSON if serializer is JSONSerializer else CUSTOM, body)
+    return Opened(Serialized(JSON if serializer is JSONSerializer else CUSTOM, body), current=False)
 
 
 class _Verbatim:
@@ -194,11 +201,11 @@ def _sign(header: int, body: bytes, record_id: str) -> bytes:
     return b"%c%b%b" % (header, _mac(settings.SECRET_KEY, header, record_id, body), body)
 
 
-def _unsign(payload: bytes, record_id: str) -> bytes:
+def _unsign(payload: bytes, record_id: str) -> tuple[bytes, bool]:
     mac, body = payload[1 : 1 + MAC_SIZE], payload[1 + MAC_SIZE :]
-    for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
+    for age, secret in enumerate((settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)):
         if hmac.compare_digest(mac, _mac(secret, payload[0], record_id, body)):
-            return body
+            return body, age == 0 and _newest_key() is None
     raise PayloadUnreadable("bad signature")
 
 
@@ -217,14 +224,16 @@ def _seal(header: int, body: bytes, record_id: str, key: bytes) -> bytes:
     return b"%c%b%b" % (header, nonce, _cipher(key, record_id).encrypt(nonce, body, b"%c" % header))
 
 
-def _unseal(payload: bytes, record_id: str) -> bytes:
+def _unseal(payload: bytes, record_id: str) -> tuple[bytes, bool]:
     nonce, body = payload[1 : 1 + NONCE_SIZE], payload[1 + NONCE_SIZE :]
     if len(body) < SMALLEST_BODY_OF_SEALED:
         raise PayloadUnreadable("truncated")
-    for key in filter(None, encryption_keys()):
+    for age, key in enumerate(encryption_keys()):
+        if key is None:
+            continue
         cipher = _cipher(key, record_id)  # not in the try: where the library is missing, there is no InvalidTag either
         try:
-            return bytes(cipher.decrypt(nonce, body, payload[:1]))
+            return bytes(cipher.decrypt(nonce, body, payload[:1])), age == 0
         except InvalidTag:
             continue
     raise PayloadUnreadable("sealed with no key of MULTISESSION_ENCRYPTION_KEYS")
@@ -235,6 +244,10 @@ def _cipher(key: bytes, record_id: str) -> Any:
     if AESGCM is None:
         raise ImproperlyConfigured("MULTISESSION_ENCRYPTION_KEYS needs: pip install django-multisession[encryption].")
     return AESGCM(hmac.digest(key, b"django_multisession.codecs.seal\0" + record_id.encode(), "sha256"))
+
+
+def _newest_key() -> bytes | None:
+    return next(iter(encryption_keys()), None)
 
 
 def encryption_keys() -> Sequence[bytes | None]:

@@ -296,6 +296,29 @@ class TestDropIn:
         key = runner.run(request())
         assert dict(Store(key).items()) == {"loop": 1, "thread": 2, "again": 3}
 
+    @pytest.mark.parametrize(
+        "before",
+        [
+            {"SECRET_KEY": "old", "MULTISESSION_ENCRYPTION_KEYS": []},
+            {"MULTISESSION_ENCRYPTION_KEYS": []},
+            {"MULTISESSION_ENCRYPTION_KEYS": ["22" * 32]},
+        ],
+        ids=["an older secret", "signed", "an older key"],
+    )
+    def test_an_unchanged_save_writes_anew_what_an_old_key_closed(self, Store, face, verbs, before):
+        keys = {"SECRET_KEY_FALLBACKS": ["old"], "MULTISESSION_ENCRYPTION_KEYS": ["11" * 32, "22" * 32]}
+        with override_settings(**keys), override_settings(**before):
+            key = saved(face, Store, a=1)
+        with override_settings(**keys):
+            old = verbs.read(identify(key)).payload
+            face(Store(key)).save()
+            new = verbs.read(identify(key)).payload
+            assert new != old
+            face(Store(key)).save()
+            assert verbs.read(identify(key)).payload == new
+        with override_settings(MULTISESSION_ENCRYPTION_KEYS=["11" * 32]):
+            assert stored(face, Store, key) == {"a": 1}
+
     def test_payloads_of_djangos_engines_are_read(self, Store, face, verbs):
         key, record = KEY, a_record(identify(KEY))
         verbs.insert(dataclasses.replace(record, payload=Store().encode({"from": "Django"}).encode()))

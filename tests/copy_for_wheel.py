@@ -1,4 +1,4 @@
-"""Copy what the tests need, but not the package, so that they import the installed wheel: `copy_for_wheel.py TARGET`."""
+"""Copy what the tests need, but not the package, so that they import the wheel: `copy_for_wheel.py TARGET`."""
 
 import shutil
 import sys

@@ -30,7 +30,18 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from django_multisession import codecs
-from django_multisession.codecs import CUSTOM, FAST_JSON, JSON, SEALED, ZLIB, ZSTD, decode, encode, serialize
+from django_multisession.codecs import (
+    CUSTOM,
+    FAST_JSON,
+    JSON,
+    SEALED,
+    ZLIB,
+    ZSTD,
+    Serialized,
+    decode,
+    encode,
+    serialize,
+)
 from django_multisession.exceptions import PayloadUnreadable, SessionNotSerializable, SessionTooLarge
 
 ID, OTHER_ID = "a" * 64, "b" * 64
@@ -241,8 +252,7 @@ def test_orjson_does_the_work_for_plain_data(data: dict[str, Any]) -> None:
     ids=repr,
 )
 def test_the_json_module_does_the_work_where_orjson_would_not_agree(value: object) -> None:
-    serialized = serialize({"a": value}, JSONSerializer)
-    assert serialized == (JSON, JSONSerializer().dumps({"a": value}))
+    assert serialize({"a": value}, JSONSerializer) == Serialized(JSON, JSONSerializer().dumps({"a": value}))
 
 
 def test_the_json_module_does_the_work_without_orjson() -> None:
@@ -283,7 +293,7 @@ class Trap:
 
 def test_another_serializer_is_honoured() -> None:
     data = {"when": datetime(2020, 1, 1), "id": uuid.UUID(int=7), "set": {1, 2}}
-    assert serialize(data, PickleSerializer) == (CUSTOM, pickle.dumps(data))
+    assert serialize(data, PickleSerializer) == Serialized(CUSTOM, pickle.dumps(data))
     assert decode(encode(data, ID, PickleSerializer), ID, PickleSerializer) == data
 
 

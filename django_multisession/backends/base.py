@@ -183,9 +183,10 @@ class SessionStore(SessionBase):
         )
 
     def _open(self, record: Record) -> dict[str, Any]:
-        serialized = codecs.open_(record.payload, record.id, self.serializer)
+        serialized, current = codecs.open_(record.payload, record.id, self.serializer)
         data = codecs.deserialize(serialized, self.serializer)
-        self._serialized = serialized
+        # Closed with an old key or setting: to be written again at the next save, changed or not.
+        self._serialized = serialized if current else None
         return data
 
     def _user_id(self) -> str | None:
