@@ -16,11 +16,12 @@ from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, 
 from django.utils.crypto import get_random_string
 
 from .. import checks, codecs  # noqa: F401  checks: registered even where the app is not installed
-from ..exceptions import PayloadUnreadable
+from ..exceptions import EngineUnavailable, PayloadUnreadable
 from ..records import Page, Record, identify, in_milliseconds, utcnow
 from ..twins import run_sync
 
 PURGE_BATCH = 1000
+ATTEMPTS = 1000  # each that fails means that another save came through
 
 logger = logging.getLogger("django.security.SuspiciousSession")
 
@@ -137,11 +138,14 @@ class SessionStore(SessionBase):
 
     async def _replace(self, storage: Storage, record: Record) -> Record:
         """Store the record over whatever version is there; `UpdateError` if the session is gone."""
-        while (held := await storage.replace(record)) != record:
+        for _ in range(ATTEMPTS):
+            held = await storage.replace(record)
             if held is None:
                 raise UpdateError
+            if held == record:
+                return record
             record = dataclasses.replace(record, version=held.version + 1)
-        return record
+        raise EngineUnavailable(f"The session was changed by others during each of {ATTEMPTS} attempts to save it.")
 
     async def _touch(self, storage: Storage, stored: Record) -> None:
         expires_at = self._expires_at()

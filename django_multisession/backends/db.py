@@ -59,7 +59,10 @@ class DbStorage:
         return bool(await self._ask(_insert, record))
 
     async def replace(self, record: Record) -> Record | None:
-        return record if await self._ask(_replace, record) else await self.read(record.id)
+        if await self._ask(_replace, record):
+            return record
+        rows = await self._ask(_fetch_newest, record.id, to_epoch(utcnow()))
+        return _record(rows[0]) if rows else None
 
     async def touch(self, id: str, expires_at: datetime) -> bool:
         return bool(await self._ask(_execute, _touch_sql, to_epoch(expires_at), id, to_epoch(utcnow())))
@@ -107,6 +110,12 @@ Statement = Callable[[str, str], str]
 @lru_cache
 def _read_sql(alias: str, vendor: str) -> str:
     rows = _matching(alias, session_id="", expires_at__gt=0).values_list(*FIELDS)
+    return _compiled(alias, rows.query)
+
+
+@lru_cache
+def _locking_read_sql(alias: str, vendor: str) -> str:
+    rows = _matching(alias, session_id="", expires_at__gt=0).select_for_update().values_list(*FIELDS)
     return _compiled(alias, rows.query)
 
 
@@ -162,6 +171,13 @@ def _fetch(alias: str, statement: Statement, *parameters: Any) -> list[Any]:
     with connection.cursor() as cursor:
         cursor.execute(statement(alias, connection.vendor), parameters)
         return list(cursor.fetchall())
+
+
+def _fetch_newest(alias: str, *parameters: Any) -> list[Any]:
+    """What an UPDATE sees. In a transaction a plain SELECT may still see the snapshot with which that began (MySQL's
+    REPEATABLE READ), where the version that the UPDATE just missed is the stored one for ever."""
+    statement = _locking_read_sql if connections[alias].in_atomic_block else _read_sql
+    return _fetch(alias, statement, *parameters)
 
 
 def _insert(alias: str, record: Record) -> int:

@@ -1,3 +1,5 @@
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -5,11 +7,13 @@ from django.core.management import call_command
 from django.db import connections, transaction
 
 from django_multisession.backends.db import _read_sql
+from django_multisession.exceptions import EngineUnavailable
 from django_multisession.models import Session
 from django_multisession.records import utcnow
 from django_multisession.twins import run_sync
 from tests.contract import *  # noqa: F403
 from tests.contract import a_record, saved
+from tests.faces import SyncFace
 from tests.routers import SessionRouter
 
 
@@ -86,6 +90,41 @@ def test_what_a_transaction_rolls_back_is_not_saved(Store, rows):
         Store().create()
         transaction.set_rollback(True, using=SessionRouter.alias)
     assert rows.count() == 0
+
+
+@pytest.mark.parametrize("engine_name", ["mysql"])
+def test_a_conflict_under_an_old_snapshot_is_resolved(Store, engine_name):
+    """MySQL's REPEATABLE READ: an UPDATE sees the newest version, a plain SELECT the one of the snapshot."""
+    key = saved(SyncFace(), Store, a=1)
+    connection = connections[SessionRouter.alias]
+    with connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    with transaction.atomic(using=SessionRouter.alias):
+        session = Store(key)
+        session["mine"] = 1
+        with ThreadPoolExecutor(1) as elsewhere:
+            elsewhere.submit(save_elsewhere, Store, key).result()
+        session.save()
+    assert Store(key)["mine"] == 1
+
+
+def save_elsewhere(Store, key):
+    session = Store(key)
+    session["theirs"] = 1
+    session.save()
+    connections.close_all()
+
+
+def test_a_save_that_never_comes_through_gives_up(Store, face, verbs, monkeypatch):
+    session = face(Store(saved(face, Store)))
+    session["a"] = 1
+
+    async def conflict(self, record):
+        return dataclasses.replace(record, payload=b"theirs")
+
+    monkeypatch.setattr("django_multisession.backends.db.DbStorage.replace", conflict)
+    with pytest.raises(EngineUnavailable, match="1000 attempts"):
+        session.save()
 
 
 def test_the_session_table_is_where_the_router_says(Store, face):
