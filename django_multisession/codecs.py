@@ -58,6 +58,7 @@ ZLIB, ZSTD = 0x10, 0x20
 CUSTOM, JSON, FAST_JSON = 0, 1, 2
 
 MAC_SIZE, NONCE_SIZE, KEY_SIZE = 32, 12, 32
+EXPANSION = 16  # how much larger than MULTISESSION_MAX_BYTES a session may be in memory, however well it compresses
 SMALLEST_BODY_OF_SEALED = 16  # the tag of an empty plaintext
 # Django's key_salt holds the class name: every engine's class is called SessionStore, so payloads can change engines.
 DJANGO_SALT = "django.contrib.sessions.SessionStore"
@@ -146,6 +147,8 @@ def _culprit(data: dict[str, Any], serializer: type) -> object:
 
 def close(serialized: Serialized, record_id: str) -> bytes:
     """Compress, then seal or sign. Raises `SessionTooLarge`."""
+    if len(serialized.body) > conf.MAX_BYTES * EXPANSION:
+        raise SessionTooLarge(len(serialized.body), conf.MAX_BYTES * EXPANSION)
     compression, body = _compress(serialized.body)
     header = MARK | compression | serialized.kind
     key = _newest_key()

@@ -23,7 +23,10 @@ class EngineUnavailable(MultisessionError):
 
 
 class SessionTooLarge(MultisessionError):
-    """The encoded session has `size` bytes, over the `limit` of `MULTISESSION_MAX_BYTES`. What was stored stays."""
+    """The encoded session has `size` bytes, over the `limit` of `MULTISESSION_MAX_BYTES`. What was stored stays.
+
+    Or it has more than 16 times as many before compression: it would take that much memory in each request.
+    """
 
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(size, limit)
@@ -38,15 +41,19 @@ class SessionTooLarge(MultisessionError):
 
 
 class SessionNotSerializable(MultisessionError, TypeError):
-    """`SESSION_SERIALIZER` cannot take the value under `key`, a key of the session's data. What was stored stays."""
+    """`SESSION_SERIALIZER` cannot take the value under `key`, a key of the session's data. What was stored stays.
+
+    `key` is `None` where no single value is to blame.
+    """
 
     def __init__(self, key: object) -> None:
         super().__init__(key)
         self.key = key
 
     def __str__(self) -> str:
+        culprit = "session" if self.key is None else f"session value under {self.key!r}"
         return (
-            f"The session value under {self.key!r} cannot be serialized ({self.__cause__}). Nothing was written. "
+            f"The {culprit} cannot be serialized ({self.__cause__}). Nothing was written. "
             "Store plain data, or set a SESSION_SERIALIZER that takes this type."
         )
 

@@ -9,7 +9,7 @@ import sys
 import uuid
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
+import orjson
 import pytest
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.serializers import JSONSerializer
@@ -60,10 +61,10 @@ def codec(compression: str = "plain", sealed: bool = False, fast: bool = True, *
 
 
 @contextmanager
-def without(**names: bool) -> Iterator[None]:
-    with mock.patch.multiple(
-        codecs, **{name: None for name, missing in names.items() if missing} or {"json": codecs.json}
-    ):
+def without(**missing: bool) -> Iterator[None]:
+    with ExitStack() as patches:
+        for name in [name for name, is_missing in missing.items() if is_missing]:
+            patches.enter_context(mock.patch.object(codecs, name, None))
         yield
 
 
@@ -243,7 +244,7 @@ def test_bottomless_nesting_is_refused_like_any_other_value() -> None:
 def test_orjson_does_the_work_for_plain_data(data: dict[str, Any]) -> None:
     serialized = serialize(data, JSONSerializer)
     assert serialized.kind == FAST_JSON
-    assert serialized.body == codecs.orjson.dumps(data)
+    assert serialized.body == orjson.dumps(data)
 
 
 @pytest.mark.parametrize(
@@ -305,6 +306,19 @@ def test_what_another_serializer_cannot_take_is_named_too() -> None:
     with pytest.raises(SessionNotSerializable) as caught:
         encode({"fine": 1, "bad": lambda: None}, ID, PickleSerializer)
     assert caught.value.key == "bad"
+
+
+class FullSerializer:
+    def dumps(self, data: Any) -> bytes:
+        if len(data) > 1:
+            raise ValueError("one value at most")
+        return b""
+
+
+def test_where_no_single_value_is_to_blame_no_key_is_named() -> None:
+    with pytest.raises(SessionNotSerializable, match="one value at most") as caught:
+        encode({"fine": 1, "alone": 2}, ID, FullSerializer)
+    assert caught.value.key is None
 
 
 @pytest.mark.parametrize("fast", [True, False], ids=["orjson", "json"])
@@ -568,6 +582,32 @@ def test_encryption_can_be_turned_on_and_off_while_sessions_live() -> None:
         assert unreadable(sealed)
 
 
+OLD_AND_NEW: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
+    ({}, {}, True),
+    ({}, {"MULTISESSION_COMPRESS_OVER": 0}, True),
+    ({"SECRET_KEY": "old"}, {"SECRET_KEY": "new", "SECRET_KEY_FALLBACKS": ["old"]}, False),
+    ({}, {"MULTISESSION_ENCRYPTION_KEYS": [KEY]}, False),
+    ({}, {"MULTISESSION_ENCRYPTION_KEYS": [None, KEY]}, True),
+    ({"MULTISESSION_ENCRYPTION_KEYS": [KEY]}, {"MULTISESSION_ENCRYPTION_KEYS": [KEY, OTHER_KEY]}, True),
+    ({"MULTISESSION_ENCRYPTION_KEYS": [KEY]}, {"MULTISESSION_ENCRYPTION_KEYS": [OTHER_KEY, KEY]}, False),
+    ({"MULTISESSION_ENCRYPTION_KEYS": [KEY]}, {"MULTISESSION_ENCRYPTION_KEYS": [None, KEY]}, False),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "current"), OLD_AND_NEW)
+def test_what_a_save_would_close_with_another_key_is_not_current(
+    old: dict[str, Any], new: dict[str, Any], current: bool
+) -> None:
+    with override_settings(**old):
+        payload = encode(SMALL, ID, JSONSerializer)
+    with override_settings(**new):
+        assert codecs.open_(payload, ID, JSONSerializer).current is current
+
+
+def test_what_django_signed_is_not_current() -> None:
+    assert not codecs.open_(of_django("db", SMALL), ID, JSONSerializer).current
+
+
 RAW = bytes(range(224, 256))  # in base64 with both + and / in it
 FORMS = {
     "raw": RAW,
@@ -636,7 +676,11 @@ def test_any_setting_can_change_while_sessions_live(
 ) -> None:
     with codec(compression, sealed, fast):
         payload = encode(LARGE, ID, JSONSerializer)
-    changed = {"MULTISESSION_ENCRYPTION_KEYS": encryption_keys, "SECRET_KEY": "new", "SECRET_KEY_FALLBACKS": [OURS]}
+    changed: dict[str, Any] = {
+        "MULTISESSION_ENCRYPTION_KEYS": encryption_keys,
+        "SECRET_KEY": "new",
+        "SECRET_KEY_FALLBACKS": [OURS],
+    }
     readers = product(COMPRESSIONS if compression != "zstd" else ["plain", "zstd"], [True, False])
     for new_compression, new_fast in readers:
         with codec(new_compression, fast=new_fast, **changed):
@@ -722,3 +766,11 @@ def test_encryption_without_its_library_is_an_error_not_an_empty_session() -> No
             bare.encode(SMALL, ID, JSONSerializer)
         with pytest.raises(ImproperlyConfigured, match=r"django-multisession\[encryption\]"):
             bare.decode(sealed, ID, JSONSerializer)
+
+
+def test_what_compresses_well_is_limited_too() -> None:
+    with override_settings(MULTISESSION_MAX_BYTES=1000):
+        assert decode(encode({"a": "x" * 15_000}, ID, JSONSerializer), ID, JSONSerializer)
+        with pytest.raises(SessionTooLarge) as caught:
+            encode({"a": "x" * 16_000}, ID, JSONSerializer)
+    assert (caught.value.size, caught.value.limit) == (16_008, 16_000)

@@ -13,15 +13,17 @@ from importlib import import_module
 from pathlib import Path
 from threading import Barrier
 from typing import Any
+from unittest import mock
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from django.conf import settings
+from django import conf
 from django.test import override_settings
 
-from django_multisession.connections import Connections
+from django_multisession.connections import Connections, close_all
 
 ENGINES = ["redis", "mongodb"]
+settings: Any = conf.settings
 
 
 # On their own
@@ -124,6 +126,21 @@ def test_tests_that_change_settings_pile_nothing_up(fake: Connections[FakeStorag
         with override_settings(MULTISESSION_FAKE=number):
             asyncio.run(running(fake))
     assert len(fake._kept) <= 1
+
+
+def test_a_child_forgets_the_clients_of_its_parent_without_closing_them(fake: Connections[FakeStorage]) -> None:
+    async def main() -> list[FakeStorage]:
+        return [fake.sync(), fake.running()]
+
+    with asyncio.Runner() as runner, mock.patch.object(Connections, "_all", {fake}):
+        of_parent = runner.run(main())
+        fake._lock.acquire()
+        Connections._forked()
+        of_child = runner.run(main())
+        assert [storage.closed for storage in of_parent] == [0, 0]
+        close_all()
+        assert [storage.closed for storage in of_child] == [1, 0]
+    assert not set(of_child) & set(of_parent)
 
 
 def test_closing_before_anything_was_opened_is_no_error(fake: Connections[FakeStorage]) -> None:
@@ -289,16 +306,11 @@ def test_one_session_on_the_loop_and_then_in_a_thread(Store: Any, in_thread: Cal
     assert Store(key).load() == loaded == {"loop": 1, "thread": 2, "loop again": 3}
 
 
-OTHERS = {
-    "redis": ("MULTISESSION_REDIS", lambda: settings.REDIS_URL.removesuffix("/0") + "/9"),
-    "mongodb": ("MULTISESSION_MONGODB", lambda: settings.MULTISESSION_MONGODB + "_other"),
-}
-
-
 @pytest.fixture
 def other_database(engine_name: str) -> dict[str, str]:
-    setting, url = OTHERS[engine_name]
-    return {setting: url()}
+    if engine_name == "redis":
+        return {"MULTISESSION_REDIS": settings.REDIS_URL.removesuffix("/0") + "/9"}
+    return {"MULTISESSION_MONGODB": settings.MULTISESSION_MONGODB + "_other"}
 
 
 def test_other_settings_take_effect_at_once(Store: Any, other_database: dict[str, str], face: Any) -> None:

@@ -28,6 +28,8 @@ from .routers import SessionRouter
 
 COOKIE = settings.SESSION_COOKIE_NAME
 REDIS, MONGODB, DB = (f"django_multisession.backends.{name}" for name in ("redis", "mongodb", "db"))
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 0.3  # seconds
 WAIT = {"postgresql": {"connect_timeout": 2}, "mysql": {"connect_timeout": 2, "read_timeout": 2}}  # Django's OPTIONS
 

@@ -13,8 +13,8 @@ async def twice(number: int) -> int:
     return 2 * await settle(number)
 
 
-async def waits() -> None:
-    await asyncio.sleep(0)
+async def waits() -> int:
+    return await asyncio.sleep(0, 1)
 
 
 async def core(value: Any) -> Any:
@@ -43,7 +43,7 @@ def test_the_error_comes_through_as_it_is(error: BaseException) -> None:
 
 def test_a_traceback_leads_to_the_line_that_failed() -> None:
     async def fails() -> None:
-        await settle([].pop())  # type: ignore[misc]
+        await settle([].pop())
 
     with pytest.raises(IndexError) as caught:
         run_sync(fails())
@@ -52,7 +52,8 @@ def test_a_traceback_leads_to_the_line_that_failed() -> None:
 
 def test_a_coroutine_that_suspends_is_refused() -> None:
     async def outer() -> None:
-        await settle(waits())
+        pending: Any = waits()
+        await settle(pending)
 
     with pytest.raises(RuntimeError, match=r"outer.* suspended: a synchronous method was given an asynchronous client"):
         run_sync(outer())
@@ -113,9 +114,10 @@ def test_settle_passes_on_what_a_synchronous_client_returned() -> None:
 
 
 def test_settle_lets_the_error_of_an_asynchronous_client_through() -> None:
-    async def fails() -> None:
+    async def fails() -> int:
         await waits()
         raise ConnectionError("gone")
 
+    pending: Any = fails()
     with pytest.raises(ConnectionError, match="gone"):
-        asyncio.run(settle(fails()))
+        asyncio.run(settle(pending))
