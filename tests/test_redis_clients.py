@@ -28,9 +28,16 @@ def cache(location: Any, **options: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_pools() -> None:
+def _fresh_pools() -> Iterator[None]:
     """django-redis keeps a pool for each URL as long as the process lives, whatever the other options are."""
-    ConnectionFactory._pools.clear()
+    pools = ConnectionFactory._pools
+    kept = dict(pools)
+    pools.clear()
+    yield
+    for pool in pools.values():
+        pool.disconnect()
+    pools.clear()
+    pools.update(kept)
 
 
 def assert_works(face: Any) -> None:
