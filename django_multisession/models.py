@@ -3,8 +3,10 @@
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.db import models
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext_lazy as _
 
 from .records import from_epoch, in_milliseconds, to_epoch
@@ -24,10 +26,12 @@ class EpochField(models.BigIntegerField):  # type: ignore[type-arg]
         return None if value is None else self.to_python(value)
 
     def to_python(self, value: Any) -> Any:
-        if isinstance(value, int):
-            moment = from_epoch(value)
-            return moment if timezone.is_aware(timezone.now()) else timezone.make_naive(moment)
-        return value if isinstance(value, datetime) else super().to_python(value)
+        if isinstance(value, str):  # dumpdata's
+            return parse_datetime(value) or super().to_python(value)
+        if not isinstance(value, int):
+            return value if isinstance(value, datetime) else super().to_python(value)
+        moment = from_epoch(value)
+        return moment if settings.USE_TZ else timezone.make_naive(moment)
 
     def get_prep_value(self, value: Any) -> Any:
         if isinstance(value, datetime):

@@ -14,7 +14,7 @@ class Record:
     """A session as a server keeps it. Times are aware, in UTC, in whole milliseconds (MongoDB keeps no finer ones)."""
 
     id: str  # identify(session_key), never the key itself
-    payload: bytes  # what codecs.encode() returned
+    payload: bytes  # what codecs.close() made of the data
     user_id: str | None
     created_at: datetime
     updated_at: datetime

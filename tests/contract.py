@@ -19,11 +19,12 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+import time_machine
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.test import override_settings
 from django.utils import timezone
 
-from django_multisession.exceptions import SessionNotSerializable, SessionTooLarge
+from django_multisession.exceptions import EngineUnavailable, SessionNotSerializable, SessionTooLarge
 from django_multisession.records import Record, identify, utcnow
 from django_multisession.twins import run_sync
 
@@ -259,6 +260,20 @@ class TestDropIn:
         assert after.expires_at > before.expires_at
         assert dataclasses.replace(after, expires_at=before.expires_at) == before
 
+    def test_a_key_set_by_hand_is_written_whole(self, Store, face):
+        key, other = saved(face, Store, a=1), saved(face, Store, b=2)
+        session = face(Store(key))
+        assert session["a"] == 1
+        session._session_key = other
+        session.save()
+        assert stored(face, Store, other) == {"a": 1}
+
+    def test_create_gives_up_where_every_key_is_taken(self, Store, face, monkeypatch):
+        taken = saved(face, Store)
+        monkeypatch.setattr(Store, "_get_new_session_key", lambda self: taken)
+        with pytest.raises(EngineUnavailable, match="1000 new session keys"):
+            face(Store()).create()
+
     def test_version_counts_the_saves(self, Store, face, verbs):
         session = face(Store())
         for count in (1, 2, 3):
@@ -269,7 +284,6 @@ class TestDropIn:
     def test_a_version_conflict_overwrites(self, Store, face, verbs):
         key = saved(face, Store)
         first, second = face(Store(key)), face(Store(key))
-        first.load(), second.load()
         first["winner"] = "first"
         second["winner"] = "second"
         first.save()
@@ -544,6 +558,19 @@ class TestExpiry:
 
         assert verbs.read(identify(saved(face, Short))).expires_at < utcnow() + HOUR
 
+    def test_an_expiry_in_the_past_can_be_saved_again(self, Store, face):
+        session = face(Store(saved(face, Store, a=1)))
+        session.set_expiry(-1)
+        session.save()
+        session["b"] = 2
+        session.save()
+        assert face(Store()).exists(session.session_key) is False
+
+    def test_the_hour_when_the_clocks_go_back(self, Store, face):
+        settings = override_settings(USE_TZ=False, TIME_ZONE="Europe/Berlin", SESSION_COOKIE_AGE=600)
+        with settings, time_machine.travel(datetime(2027, 10, 31, 1, 30, tzinfo=UTC), tick=True):
+            assert face(Store()).exists(saved(face, Store, a=1)) is True
+
     def test_get_expiry_age_with_an_expiry_does_not_load(self, Store):
         session = Store(KEY)
         assert session.get_expiry_age(expiry=5) == 5
@@ -566,9 +593,9 @@ class TestDeletedStaysDeleted:
     def test_a_save_after_a_log_out_elsewhere_is_refused(self, Store, face, verbs, change):
         key = saved(face, Store, a=1, **{USER_ID: "9"})
         session = face(Store(key))
-        session.load() if change == "nothing" else session.set("b", 2) if face.name == "async" else session.update(
-            {"b": 2}
-        )
+        assert session["a"] == 1
+        if change == "write":
+            session["b"] = 2
         face(Store(key)).flush()
         with pytest.raises(UpdateError):
             session.save()
@@ -637,6 +664,13 @@ class TestBadInput:
         with override_settings(SECRET_KEY="another site's"):
             key = saved(face, Store, a=1)
         assert stored(face, Store, key) == {}
+
+    def test_a_user_id_that_is_too_long_is_refused(self, Store, face, verbs):
+        session = face(Store())
+        session[USER_ID] = "u" * 256
+        with pytest.raises(SessionNotSerializable, match="255 characters"):
+            session.save()
+        assert verbs.scan(None, 10) == []
 
     def test_an_unreadable_session_can_be_used_again(self, Store, face):
         with override_settings(SECRET_KEY="another site's"):

@@ -28,7 +28,11 @@ from .routers import SessionRouter
 
 COOKIE = settings.SESSION_COOKIE_NAME
 REDIS, MONGODB, DB = (f"django_multisession.backends.{name}" for name in ("redis", "mongodb", "db"))
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # PyMongo's asynchronous client leaves sockets to the garbage collector whose connecting it gave up.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
+]
 
 TIMEOUT = 0.3  # seconds
 WAIT = {"postgresql": {"connect_timeout": 2}, "mysql": {"connect_timeout": 2, "read_timeout": 2}}  # Django's OPTIONS

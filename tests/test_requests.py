@@ -129,12 +129,13 @@ def test_an_unknown_cookie_is_not_adopted(Store, client):
     assert Store().exists("attackerattackerattackerattacker") is False
 
 
-def test_a_rolled_back_view_saves_its_session(Store, client):
+@pytest.mark.parametrize("query", ["", "?save"])
+def test_a_rolled_back_view_saves_its_session(Store, client, query):
     client.get("/count/")
     for connection in connections.all():
         connection.settings_dict["ATOMIC_REQUESTS"] = True
     try:
-        client.get("/fail_in_the_view/")
+        client.get(f"/fail_in_the_view/{query}")
     finally:
         for connection in connections.all():
             connection.settings_dict["ATOMIC_REQUESTS"] = False

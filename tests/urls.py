@@ -3,8 +3,11 @@
 from typing import Any
 
 from django.contrib.auth import alogin, alogout, authenticate, login, logout, update_session_auth_hash
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
+
+from .routers import SessionRouter
 
 
 def sign_in(request: HttpRequest) -> HttpResponse:
@@ -53,10 +56,10 @@ def _state(request: Any) -> HttpResponse:
 
 def fail_in_the_view(request: HttpRequest) -> HttpResponse:
     """Rolled back by ATOMIC_REQUESTS, yet answered with less than 500: the session is saved after it."""
-    from django.db import transaction
-
     request.session["count"] = 99
-    transaction.set_rollback(True)
+    if "save" in request.GET:
+        request.session.save()
+    transaction.set_rollback(True, using=SessionRouter.alias)
     return HttpResponse()
 
 

@@ -16,12 +16,13 @@ from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, 
 from django.utils.crypto import get_random_string
 
 from .. import checks, codecs  # noqa: F401  checks: registered even where the app is not installed
-from ..exceptions import EngineUnavailable, PayloadUnreadable
+from ..exceptions import EngineUnavailable, PayloadUnreadable, SessionNotSerializable
 from ..records import Page, Record, identify, in_milliseconds, utcnow
 from ..twins import run_sync
 
 PURGE_BATCH = 1000
-ATTEMPTS = 1000  # each that fails means that another save came through
+USER_ID_LENGTH = 255  # characters: a user id is an indexed column in SQL, and a part of a key's name in Redis
+ATTEMPTS = 1000  # each one that fails means that another save came through, or that a random key is taken
 
 logger = logging.getLogger("django.security.SuspiciousSession")
 
@@ -83,7 +84,7 @@ class SessionStore(SessionBase):
             return {}
 
     async def _data(self, storage: Storage, no_load: bool = False) -> dict[str, Any]:
-        """`SessionBase._get_session()` for either face."""
+        """What `SessionBase._get_session()` gives, for a core coroutine of either face."""
         self.accessed = True
         if not hasattr(self, "_session_cache"):
             self._session_cache = {} if no_load or self.session_key is None else await self._load(storage)
@@ -94,10 +95,12 @@ class SessionStore(SessionBase):
 
     async def _create(self, storage: Storage, created_at: datetime | None = None) -> None:
         await self._data(storage, no_load=True)
-        while not await self._insert(storage, key := self._get_new_session_key(), created_at):
-            continue
-        self._session_key = key
-        self.modified = True
+        for _ in range(ATTEMPTS):
+            if await self._insert(storage, key := self._get_new_session_key(), created_at):
+                self._session_key = key
+                self.modified = True
+                return
+        raise EngineUnavailable(f"The store has refused {ATTEMPTS} new session keys as taken.")
 
     async def _save(self, storage: Storage, must_create: bool = False) -> None:
         if self.session_key is None:
@@ -113,20 +116,22 @@ class SessionStore(SessionBase):
         record = self._new_record(identify(session_key), serialized, created_at=created_at)
         if not await storage.insert(record):
             return False
-        self._record, self._serialized = record, serialized
+        self._wrote(record, serialized)
         return True
 
     async def _update(self, storage: Storage) -> None:
         if (stored := await self._stored(storage)) is None:
             raise UpdateError
+        if stored.expires_at <= stored.updated_at:  # saved to be over at once, by set_expiry() into the past
+            return None
         serialized = codecs.serialize(self._session_cache, self.serializer)
-        if serialized == self._serialized:
+        if serialized == self._serialized and stored is self._record:
             return await self._touch(storage, stored)
         same_user = stored.user_id == self._user_id()
         record = self._new_record(
             stored.id, serialized, created_at=stored.created_at if same_user else None, version=stored.version + 1
         )
-        self._record, self._serialized = await self._replace(storage, record), serialized
+        self._wrote(await self._replace(storage, record), serialized)
 
     async def _stored(self, storage: Storage) -> Record | None:
         """The record that this object has loaded or written, else (after `clear()`) the one in the store."""
@@ -193,13 +198,21 @@ class SessionStore(SessionBase):
         self._serialized = serialized if current else None
         return data
 
+    def _wrote(self, record: Record, serialized: codecs.Serialized | None) -> None:
+        self._record, self._serialized = record, serialized
+
     def _user_id(self) -> str | None:
         user_id = self._session_cache.get(USER_ID_KEY)
-        return None if user_id is None else str(user_id)
+        if user_id is None or user_id == "":
+            return None
+        if len(str(user_id)) > USER_ID_LENGTH:
+            raise SessionNotSerializable(USER_ID_KEY) from ValueError(f"over {USER_ID_LENGTH} characters")
+        return str(user_id)
 
     def _expires_at(self) -> datetime:
         # Does no I/O: _session_cache is there by now.
-        return in_milliseconds(self.get_expiry_date())
+        # From an aware moment: a naive one plus some time is off by an hour where the clocks go back.
+        return in_milliseconds(self.get_expiry_date(modification=utcnow()))
 
     # Faces
 

@@ -29,6 +29,7 @@ from django.db import Error, connections, router
 from django.db.models import QuerySet, sql
 from django.db.models.constants import OnConflict
 
+from ..codecs import Serialized
 from ..exceptions import EngineUnavailable
 from ..records import Page, Record, from_epoch, to_epoch, utcnow
 from ..twins import settle
@@ -93,7 +94,8 @@ def _guarded(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(_alias(), *arguments)
     except Error:
         # Outside of a request nothing else would notice that the server hung up and open a new connection.
-        if not (connection := connections[_alias()]).in_atomic_block:
+        connection = connections[_alias()]
+        if connection.autocommit and not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
         raise
 
@@ -233,6 +235,10 @@ def _records(rows: QuerySet[Any]) -> list[Record]:
 
 class SessionStore(base.SessionStore):
     """`SESSION_ENGINE = "django_multisession.backends.db"`"""
+
+    def _wrote(self, record: Record, serialized: Serialized | None) -> None:
+        # A transaction may yet be rolled back: the next save must not take what is stored for granted.
+        super()._wrote(record, None if connections[_alias()].in_atomic_block else serialized)
 
     storage = DbStorage(call=lambda function, *arguments: function(*arguments))
     astorage = DbStorage(call=lambda function, *arguments: sync_to_async(function)(*arguments))

@@ -49,6 +49,16 @@ INDEXES = [
     pymongo.IndexModel([("user_id", pymongo.ASCENDING), ("expires_at", pymongo.ASCENDING)]),
 ]
 
+# In the order of Record, after the id.
+FIELDS = {
+    "data": bytes,
+    "user_id": str | None,
+    "created_at": datetime,
+    "updated_at": datetime,
+    "expires_at": datetime,
+    "version": int,
+}
+
 logger = logging.getLogger("django_multisession")
 
 
@@ -158,10 +168,14 @@ def _fields(record: Record) -> dict[str, Any]:
 
 
 def _record(document: dict[str, Any] | None) -> Record | None:
+    """The record, whatever fields other tools have added; `None` and a warning if one of ours is not what we write."""
     if document is None:
         return None
-    fields = dict(document)
-    return Record(id=fields.pop("_id"), payload=fields.pop("data"), **fields)
+    if not all(isinstance(document.get(name), kind) for name, kind in FIELDS.items()):
+        base.logger.warning("Session document corrupted (id %s).", document["_id"])
+        return None
+    data, *others = (document[name] for name in FIELDS)
+    return Record(document["_id"], data, *others)
 
 
 # Clients
@@ -177,14 +191,15 @@ def open_sync() -> MongoStorage:
         )
     try:
         client = _of_uri(conf.MONGODB) if "://" in conf.MONGODB else import_string(conf.MONGODB)()
-        client.get_default_database()
-    except ConfigurationError as error:
-        raise ImproperlyConfigured(f"The URI of MULTISESSION_MONGODB must name a database: {error}") from error
-    except (PyMongoError, ImportError, TypeError, ValueError) as error:
+        fault = _fault(client)
+    except (PyMongoError, AttributeError, ImportError, TypeError, ValueError) as error:
         raise ImproperlyConfigured(
             "MULTISESSION_MONGODB is neither a usable MongoDB URI nor the path of a function that returns a "
             f"client: {error}"
         ) from error
+    if fault:
+        client.close()
+        raise ImproperlyConfigured(f"The URI of MULTISESSION_MONGODB {fault}")
     return MongoStorage(client, indexed=set())
 
 
@@ -194,6 +209,14 @@ def _of_uri(uri: str) -> Any:
         name: int(conf.TIMEOUT * 1000) for name in TIMEOUTS if not {name.lower(), "timeoutms"} & said
     }
     return pymongo.MongoClient(uri, **options)
+
+
+def _fault(client: Any) -> str | None:
+    try:
+        client.get_default_database()
+    except ConfigurationError:
+        return "must name a database, as in 'mongodb://localhost/mysite'."
+    return None if client.write_concern.acknowledged else "has w=0: a save must know whether it happened."
 
 
 def open_async(storage: MongoStorage) -> MongoStorage:

@@ -8,7 +8,7 @@ with times in milliseconds since 1970, and `length` that of the UTF-8 user id (0
 at `<prefix>:user:<user id>`, holds the ids of the user's sessions, scored by expiry in milliseconds, rounded up to the
 hour; `indexed` is that hour. So the index is written when the user or the hour changes, always before the record it
 points to, and most saves are one command. An index may hold too much (it is checked against the records when read),
-never too little.
+never too little: a score rises, but does not fall when an expiry moves back.
 
     read     GET <key>
     insert   SET <key> <value> NX PXAT <expires_at>
@@ -52,12 +52,12 @@ HOUR = 3_600_000  # milliseconds
 ID_LENGTH = 64
 SCAN_COUNT = 1000
 
-# Answers of the scripts, besides nil (gone), a stored value (conflict) and a user id (index it first).
-GONE_OR_INDEX_FIRST, SAVED = 0, 1
+# Answers of the scripts, besides nil (gone); REPLACE: the stored value (conflict), TOUCH: a user id (index it first).
+INDEX_FIRST, SAVED = 0, 1
 
 REPLACE = """
 local head = redis.call('GETRANGE', KEYS[1], 0, 31 + math.max(6, #ARGV[5]))
-if head == '' or struct.unpack('>i8', head, 9) <= tonumber(ARGV[2]) then return nil end
+if #head < 38 or struct.unpack('>i8', head, 9) <= tonumber(ARGV[2]) then return nil end
 if string.sub(head, 1, 8) ~= ARGV[1] then return redis.call('GET', KEYS[1]) end
 if string.sub(head, 33, 32 + #ARGV[5]) ~= ARGV[5] then return 0 end
 redis.call('SET', KEYS[1], ARGV[3], 'PXAT', ARGV[4])
@@ -65,12 +65,11 @@ return 1
 """
 TOUCH = """
 local head = redis.call('GETRANGE', KEYS[1], 0, 37)
-if head == '' or struct.unpack('>i8', head, 9) <= tonumber(ARGV[1]) then return 0 end
+if #head < 38 or struct.unpack('>i8', head, 9) <= tonumber(ARGV[1]) then return nil end
 local length = struct.unpack('>I2', head, 37)
 if length > 0 then
-    if ARGV[5] == '' and string.sub(head, 33, 36) ~= ARGV[4] then
-        return redis.call('GETRANGE', KEYS[1], 38, 37 + length)
-    end
+    local user = redis.call('GETRANGE', KEYS[1], 38, 37 + length)
+    if user ~= ARGV[5] and string.sub(head, 33, 36) ~= ARGV[4] then return user end
     redis.call('SETRANGE', KEYS[1], 32, ARGV[4])
 end
 redis.call('SETRANGE', KEYS[1], 8, ARGV[2])
@@ -79,7 +78,7 @@ return 1
 """
 INDEX = """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
-redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3])
+redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[3])
 redis.call('PEXPIREAT', KEYS[1], redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2])
 return 1
 """
@@ -136,7 +135,7 @@ class RedisStorage:
             _pxat(record.expires_at),
         ]
         answer = await self._run(REPLACE, key, *arguments, _mark(record))
-        if answer == GONE_OR_INDEX_FIRST and record.user_id is not None:
+        if answer == INDEX_FIRST and record.user_id is not None:
             pipeline = self._index(record.user_id, record.id, record.expires_at)
             pipeline.eval(REPLACE, 1, key, *arguments, b"")
             answer = (await self._ask(pipeline.execute))[-1]
@@ -153,7 +152,7 @@ class RedisStorage:
         answer = await self._run(TOUCH, key, *arguments, b"")
         if isinstance(answer, bytes):
             pipeline = self._index(answer.decode(), id, expires_at)
-            pipeline.eval(TOUCH, 1, key, *arguments, b"indexed")
+            pipeline.eval(TOUCH, 1, key, *arguments, answer)
             answer = (await self._ask(pipeline.execute))[-1]
         return bool(answer == SAVED)
 
@@ -236,9 +235,13 @@ class RedisStorage:
 
 def _live(id: str, value: bytes | None) -> Record | None:
     """The record, unless its time is up by our clock, which may be ahead of the server's."""
-    if not value:
+    if value is None:
         return None
-    record = unpack(id, value)
+    try:
+        record = unpack(id, value)
+    except (struct.error, ValueError, OverflowError):
+        base.logger.warning("Session record corrupted (id %s).", id)
+        return None
     return record if record.is_live(utcnow()) else None
 
 

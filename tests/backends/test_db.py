@@ -3,9 +3,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from django.core import serializers
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import connections, transaction
 
+from django_multisession.backends import db
 from django_multisession.backends.db import _read_sql
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.models import Session
@@ -131,3 +134,45 @@ def test_the_session_table_is_where_the_router_says(Store, face):
     saved(face, Store)
     others = [alias for alias in connections if alias != SessionRouter.alias]
     assert all(Session.objects.using(alias).count() == 0 for alias in others)
+
+
+def test_rows_go_through_dumpdata_and_loaddata(verbs, rows):
+    verbs.insert(record := a_record(user_id="9"))
+    [loaded] = serializers.deserialize("json", serializers.serialize("json", rows.all()))
+    verbs.remove([record.id])
+    loaded.save(using=SessionRouter.alias)
+    assert verbs.read(record.id) == record
+
+
+def test_a_save_that_a_savepoint_takes_back_is_made_again(Store):
+    key = saved(SyncFace(), Store, a=1)
+    session = Store(key)
+    with transaction.atomic(using=SessionRouter.alias):
+        session["a"] = 2
+        session.save()
+        transaction.set_rollback(True, using=SessionRouter.alias)
+    assert Store(key)["a"] == 1
+    session.save()
+    assert Store(key)["a"] == 2
+
+
+def test_an_error_leaves_a_connection_without_autocommit_open(Store):
+    alias = SessionRouter.alias
+    transaction.set_autocommit(False, using=alias)
+    try:
+        saved(SyncFace(), Store)
+        with pytest.raises(EngineUnavailable):
+            run_sync(Store.storage._ask(lambda alias: connections[alias].cursor().execute("nonsense")))
+        assert connections[alias].connection is not None
+        assert transaction.get_autocommit(using=alias) is False
+    finally:
+        transaction.rollback(using=alias)
+        transaction.set_autocommit(True, using=alias)
+    assert Session.objects.using(alias).count() == 0
+
+
+def test_the_app_must_be_installed(Store, settings):
+    db._model.cache_clear()
+    settings.INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes"]
+    with pytest.raises(ImproperlyConfigured, match="INSTALLED_APPS"):
+        Store().create()

@@ -1,7 +1,9 @@
 import time
 from datetime import timedelta
 
+import pymongo
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 
 from django_multisession.records import utcnow
@@ -90,3 +92,46 @@ def test_purge_removes_what_the_monitor_has_not(verbs, collection):
     assert verbs.purge(utcnow(), 2) == 2
     assert verbs.purge(utcnow(), 2) == 1
     assert [document["_id"] for document in collection.find()] == [live.id]
+
+
+def test_fields_of_other_tools_do_no_harm(verbs, collection):
+    verbs.insert(record := a_record())
+    collection.update_one({}, {"$set": {"schema_version": 3}})
+    assert verbs.read(record.id) == record
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [{"$unset": {"data": 1}}, {"$set": {"data": "text"}}, {"$set": {"version": "1"}}, {"$unset": {"created_at": 1}}],
+)
+def test_a_foreign_document_is_no_session(Store, face, verbs, collection, caplog, harm):
+    key = saved(face, Store, a=1)
+    collection.update_one({}, harm)
+    assert face(Store(key)).load() == {}
+    assert "corrupted" in caplog.text
+    assert key not in caplog.text
+    assert face(Store()).exists(key) is False
+    assert verbs.scan(None, 10) == []
+
+
+def test_unacknowledged_writes_are_refused(Store, settings):
+    settings.MULTISESSION_MONGODB += "?w=0"
+    with pytest.raises(ImproperlyConfigured, match="w=0"):
+        Store().create()
+
+
+@pytest.mark.parametrize("uri", ["mongodb://[::1/db", "no.such.function", "os.sep", "mongodb://localhost"])
+def test_what_is_no_client_is_refused_with_help(Store, settings, uri):
+    settings.MULTISESSION_MONGODB = uri
+    with pytest.raises(ImproperlyConfigured, match="MULTISESSION_MONGODB"):
+        Store().create()
+
+
+def test_a_callable_gives_the_client_of_both_faces(Store, face, settings):
+    own_client.uri = settings.MULTISESSION_MONGODB
+    settings.MULTISESSION_MONGODB = f"{__name__}.own_client"
+    assert face(Store()).exists(saved(face, Store))
+
+
+def own_client():
+    return pymongo.MongoClient(own_client.uri, appname="own")

@@ -1,9 +1,10 @@
 import dataclasses
+import struct
 from datetime import timedelta
 
 import pytest
 
-from django_multisession.backends.redis import unpack
+from django_multisession.backends.redis import SessionStore, unpack
 from django_multisession.records import identify, to_epoch, utcnow
 from tests.contract import *  # noqa: F403
 from tests.contract import a_record, saved
@@ -127,3 +128,39 @@ def test_300_tasks_at_once_wait_for_a_connection(Store, runner):
         return await asyncio.gather(*(Store("k" * 32).aload() for _ in range(300)))
 
     assert runner.run(load_all()) == [{}] * 300
+
+
+FOREIGN = {
+    "short": b"x",
+    "long": b"A" * 200,
+    "user id": struct.pack(">QqqqIH", 1, 4 * 10**12, 0, 0, 0, 3) + b"\xff\xfe\xfd",
+}
+
+
+@pytest.mark.parametrize("value", FOREIGN.values(), ids=FOREIGN)
+def test_a_foreign_value_under_a_sessions_key_is_no_session(Store, face, verbs, client, caplog, value):
+    key = "k" * 32
+    client.set(f"session:{identify(key)}", value)
+    assert face(Store(key)).load() == {}
+    assert "corrupted" in caplog.text
+    assert key not in caplog.text
+    assert face(Store()).exists(key) is False
+    verbs.insert(record := a_record())
+    assert verbs.scan(None, 100) == [record]
+
+
+def test_scripts_leave_a_foreign_value_alone(verbs, client):
+    client.set(f"session:{a_record().id}", b"x")
+    assert verbs.replace(a_record(version=2)) is None
+    assert verbs.touch(a_record().id, utcnow()) is False
+    assert client.get(f"session:{a_record().id}") == b"x"
+
+
+def test_the_loser_of_a_conflict_does_not_shorten_the_index(verbs, client, clock):
+    now = utcnow()
+    verbs.insert(record := a_record(user_id="9", expires_at=now + timedelta(hours=10)))
+    verbs.replace(dataclasses.replace(record, version=9, expires_at=now + timedelta(hours=2)))
+    storage_index = SessionStore.storage._index("9", record.id, now + timedelta(hours=2))
+    storage_index.execute()  # as if it had come to the second trip, and died
+    clock.shift(5 * 3600)
+    assert verbs.of_user("9") == [record]
