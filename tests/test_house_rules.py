@@ -97,7 +97,7 @@ def test_no_method_goes_through_a_thread() -> None:
     assert [name for name, method in coroutines.items() if "sync_to_async" in inspect.getsource(method)] == []
 
 
-@pytest.mark.parametrize("name", ["load", "exists", "create", "save", "delete", "cycle_key", "clear_expired"])
+@pytest.mark.parametrize("name", ["load", "exists", "create", "save", "delete", "cycle_key"])
 def test_a_face_is_one_line_over_its_core(name: str) -> None:
     functions = {
         node.name: node for node in ast.walk(of(base)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
