@@ -185,8 +185,8 @@ async def _batches(
     sweep: Sweep, bounds: Bounds, face: Face, progress: Progress, report: Callable[[Progress], object]
 ) -> str:
     while not (reason := bounds.reached(progress)):
-        if progress.batches:
-            await _pause(bounds, face)
+        if progress.batches and not await _pause(bounds, face):
+            return STOPPED
         if (batch := await sweep.batch(bounds.limit(progress.rows))) is None:
             return RUNNING
         progress.add(batch)
@@ -196,11 +196,15 @@ async def _batches(
     return reason
 
 
-async def _pause(bounds: Bounds, face: Face) -> None:
+async def _pause(bounds: Bounds, face: Face) -> bool:
+    """`False` if told to stop meanwhile."""
     until = time.perf_counter() + bounds.pause
-    # In slices: a signal interrupts no sleep.
-    while (left := until - time.perf_counter()) > 0 and not bounds.stop():
+    # In slices: a signal is handled, but ends no sleep.
+    while (left := until - time.perf_counter()) > 0:
+        if bounds.stop():
+            return False
         await settle(face.sleep(min(left, 0.1)))
+    return True
 
 
 def _purged(progress: Progress, more: bool, reason: str) -> Purged:

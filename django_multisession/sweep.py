@@ -13,21 +13,20 @@ and elsewhere two, in one transaction where the database can skip locked rows (M
 
     SELECT expires_at, session_id FROM <table> WHERE expires_at < <before> AND expires_at >= <last>
         ORDER BY expires_at LIMIT <limit> [FOR UPDATE SKIP LOCKED]
-    DELETE FROM <table> WHERE expires_at < <before> AND expires_at <= <last> AND session_id IN (...)
+    DELETE FROM <table> WHERE session_id IN (...) [AND expires_at < <before> AND expires_at <= <last>, if not locked]
 
 With further criteria rows that stay are in between, so a batch looks at the next <limit> rows of the index, and the
 DELETE picks::
 
-    SELECT expires_at, session_id FROM <table> WHERE expires_at >= <last>
+    SELECT expires_at, session_id FROM <table> WHERE expires_at <= <last of all> AND expires_at >= <last>
         AND (expires_at > <last> OR session_id > <its id>) ORDER BY expires_at, session_id LIMIT <limit>
     [SELECT session_id FROM <table> WHERE <criteria> AND session_id IN (...) FOR UPDATE SKIP LOCKED]
-    DELETE FROM <table> WHERE <criteria> AND expires_at <= <last> AND session_id IN (...)
+    DELETE FROM <table> WHERE session_id IN (...) [AND <criteria> AND expires_at <= <last>, if not locked]
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.apps import apps
@@ -38,8 +37,11 @@ from django.db.models import BigIntegerField, Count, ExpressionWrapper, F, Func,
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
-from .exceptions import InvalidOption
+from .exceptions import EngineUnavailable, InvalidOption
 from .records import EPOCH
+from .twins import settle
+
+Call = Callable[..., Any]
 
 DAY = 24 * 60 * 60 * 1000  # milliseconds
 
@@ -52,6 +54,7 @@ class Criteria:
     updated_before: datetime | None = None
     created_before: datetime | None = None
     anonymous_only: bool = False
+    until: Any = None  # where a walk over live rows ends: those that are touched as it goes on move ahead of it
 
     @property
     def expiry_only(self) -> bool:
@@ -104,7 +107,14 @@ class Table:
 
     def walked(self, criteria: Criteria) -> Any:
         """The rows that a sweep looks at."""
-        return self.rows() if criteria.live_too else self.rows().filter(self.where(lt=self.moment(criteria.before)))
+        if not criteria.live_too:
+            return self.rows().filter(self.where(lt=self.moment(criteria.before)))
+        return self.rows() if criteria.until is None else self.rows().filter(self.where(lte=criteria.until))
+
+    def last(self) -> Any:
+        """The last expiry of all."""
+        found = self.positions(self.rows().order_by(f"-{self.expiry}")[:1])
+        return found[0].expiry if found else None
 
     def positions(self, rows: Any) -> list[Position]:
         # The bare number: as a moment it may be a naive local one, which is ambiguous for an hour each autumn.
@@ -156,23 +166,34 @@ def _by_place(table: Table, criteria: Criteria, after: Position | None, limit: i
 
 
 def _by_key(table: Table, criteria: Criteria, after: Position | None, limit: int) -> tuple[int, int, Position | None]:
-    locks = connections[table.alias].features.has_select_for_update_skip_locked
-    with transaction.atomic(using=table.alias) if locks else nullcontext():
-        window = _window(table, criteria, after)[:limit]
-        # Live rows are looked at, not locked.
-        positions = table.positions(
-            window.select_for_update(skip_locked=True) if locks and criteria.expiry_only else window
-        )
-        if not positions:
+    window = _window(table, criteria, after)[:limit]
+    if not connections[table.alias].features.has_select_for_update_skip_locked:
+        if not (found := table.positions(window)):
             return 0, 0, None
         # The criteria once more: a session that was saved or touched meanwhile lives.
-        doomed = table.matching(criteria).filter(
-            table.where(lte=positions[-1].expiry), pk__in=[each.pk for each in positions]
-        )
-        if locks and not criteria.expiry_only:
-            free = doomed.select_for_update(skip_locked=True).values_list("pk", flat=True)
-            doomed = doomed.filter(pk__in=list(free))
-        return len(positions), doomed._raw_delete(table.alias), positions[-1]
+        return len(found), _delete(_still(table, criteria, found)), found[-1]
+    with transaction.atomic(using=table.alias):
+        # Where live rows are in between they are looked at, not locked.
+        if not (found := table.positions(_locked(window) if criteria.expiry_only else window)):
+            return 0, 0, None
+        ids = [each.pk for each in found]
+        if not criteria.expiry_only:
+            ids = list(_locked(_still(table, criteria, found)).values_list("pk", flat=True))
+        # Nobody can change them now. By id alone: by way of the expiry MySQL would wait for rows that others hold.
+        return len(found), _delete(table.rows().filter(pk__in=ids)), found[-1]
+
+
+def _still(table: Table, criteria: Criteria, found: list[Position]) -> Any:
+    rows = table.matching(criteria).filter(table.where(lte=found[-1].expiry))
+    return rows.filter(pk__in=[each.pk for each in found])
+
+
+def _locked(rows: Any) -> Any:
+    return rows.select_for_update(skip_locked=True)
+
+
+def _delete(rows: Any) -> int:
+    return rows._raw_delete(rows.db) or 0  # None: Django saw that no row can match
 
 
 def _window(table: Table, criteria: Criteria, after: Position | None) -> Any:
@@ -195,7 +216,7 @@ def count(table: Table, criteria: Criteria, at_most: int | None = None) -> int:
 
 
 def days(table: Table, criteria: Criteria) -> dict[date, int]:
-    """How many rows would go, by the day on which they expire or did (ours: in UTC, else in the current time zone)."""
+    """How many rows would go, by the day, in UTC, on which they expire or did."""
     rows = table.matching(criteria).order_by().values(_day=_day(table)).annotate(_rows=Count("*")).order_by("_day")
     counted = rows.values_list("_day", "_rows")
     return {(EPOCH + timedelta(days=int(day))).date() if table.ours else day: number for day, number in counted}
@@ -203,13 +224,20 @@ def days(table: Table, criteria: Criteria) -> dict[date, int]:
 
 def _day(table: Table) -> Any:
     if not table.ours:
-        return TruncDate(table.expiry)
+        return TruncDate(table.expiry, tzinfo=UTC)  # MySQL may not know other time zones
     divided = "DIV" if connections[table.alias].vendor == "mysql" else "/"
     return Func(F(table.expiry), template=f"%(expressions)s {divided} {DAY}", output_field=BigIntegerField())
 
 
-def guarded(alias: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function that asks the database."""
+async def asking(call: Call, alias: str, function: Call, *arguments: Any) -> Any:
+    """What a function answers that asks the database; `call` runs it, directly or in Django's database thread."""
+    try:
+        return await settle(call(guarded, alias, function, *arguments))
+    except Error as error:
+        raise EngineUnavailable(f"Database: {error}") from error
+
+
+def guarded(alias: str, function: Call, *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except Error:

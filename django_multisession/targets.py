@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 from socket import gethostname
 from typing import Any, Protocol, cast
 
@@ -14,11 +14,11 @@ from django.db import Error, connections, router, transaction
 from django.utils.module_loading import import_string
 
 from .durations import Duration, as_age, as_seconds
-from .exceptions import EngineUnavailable, InvalidOption
+from .exceptions import InvalidOption
 from .lease import Lease
 from .records import utcnow
-from .sweep import Batch, Criteria, Position, Table, batch, guarded, table_of
-from .twins import settle
+from .sweep import Batch, Criteria, Position, Table, asking, batch, count, days, table_of
+from .twins import run_sync
 
 GRACE = timedelta(hours=1)
 SQLITE_PAUSE = 0.01  # seconds: without any, a purge takes the file's one write lock again before a waiting request does
@@ -54,10 +54,31 @@ class Target:
         """What is slept between batches where nothing else is asked for, in seconds."""
         return SQLITE_PAUSE if self.table and connections[self.table.alias].vendor == "sqlite" else 0
 
+    def count(self, at_most: int | None = None) -> int | None:
+        """How many rows a sweep will look at. Raises `EngineUnavailable`."""
+        return int(self._ask(count, at_most)) if self.table else None
+
+    def days(self) -> dict[date, int]:
+        """How many would go, by day of expiry. Raises `EngineUnavailable`."""
+        return dict(self._ask(days)) if self.table else {}
+
     def sweep(self, call: Call, pause: float) -> Sweep:
         if self.table:
             return TableSweep(self.table, self.criteria, call, pause)
         return StorageSweep(self.storage, self.criteria.before)
+
+    def _ask(self, function: Call, *arguments: Any) -> Any:
+        assert self.table
+        return run_sync(
+            asking(
+                lambda function, *rest: function(*rest),
+                self.table.alias,
+                function,
+                self.table,
+                self.criteria,
+                *arguments,
+            )
+        )
 
 
 def target(
@@ -138,6 +159,8 @@ class TableSweep:
     def _batch(self, limit: int) -> Batch | None:
         if not self.lease.renew():
             return None
+        if self.position is None and self.criteria.live_too:
+            self.criteria = replace(self.criteria, until=self.table.last())
         done, self.position = batch(self.table, self.criteria, self.position, limit)
         return done
 
@@ -159,10 +182,7 @@ class TableSweep:
         await self._ask(record, self.table.name, started, purged)
 
     async def _ask(self, function: Call, *arguments: Any) -> Any:
-        try:
-            return await settle(self.call(guarded, self.table.alias, function, *arguments))
-        except Error as error:
-            raise EngineUnavailable(f"Database: {error}") from error
+        return await asking(self.call, self.table.alias, function, *arguments)
 
 
 def record(table: str, started: datetime, purged: Any) -> None:

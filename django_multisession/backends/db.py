@@ -25,14 +25,12 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db import Error, connections, router
+from django.db import connections, router
 from django.db.models import QuerySet, sql
 from django.db.models.constants import OnConflict
 
 from .. import sweep
-from ..exceptions import EngineUnavailable
 from ..records import Page, Record, from_epoch, to_epoch, utcnow
-from ..twins import settle
 from . import base
 
 FIELDS = ("session_id", "data", "user_id", "created_at", "updated_at", "expires_at", "version")
@@ -85,14 +83,8 @@ class DbStorage:
         return _model()
 
     async def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return await settle(self.call(_guarded, function, *arguments))
-        except Error as error:
-            raise EngineUnavailable(f"Database: {error}") from error
-
-
-def _guarded(function: Callable[..., Any], *arguments: Any) -> Any:
-    return sweep.guarded(alias := _alias(), function, alias, *arguments)
+        alias = _alias()
+        return await sweep.asking(self.call, alias, function, alias, *arguments)
 
 
 def _alias() -> str:
