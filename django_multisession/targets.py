@@ -32,7 +32,7 @@ class Sweep(Protocol):
     """A run over a target, in batches."""
 
     name: str
-    by_server: bool  # the server expires sessions by itself; this only tidies up
+    by_server: bool
 
     async def start(self) -> bool: ...
     async def batch(self, limit: int) -> Batch | None: ...
@@ -54,6 +54,11 @@ class Target:
         """What is slept between batches where nothing else is asked for, in seconds."""
         return SQLITE_PAUSE if self.table and connections[self.table.alias].vendor == "sqlite" else 0
 
+    @property
+    def by_server(self) -> bool:
+        """The server expires these sessions by itself; a purge only tidies up."""
+        return bool(getattr(self.storage, "expires_itself", False))
+
     def count(self, at_most: int | None = None) -> int | None:
         """How many rows a sweep will look at. Raises `EngineUnavailable`."""
         return int(self._ask(count, at_most)) if self.table else None
@@ -65,7 +70,7 @@ class Target:
     def sweep(self, call: Call, pause: float) -> Sweep:
         if self.table:
             return TableSweep(self.table, self.criteria, call, pause)
-        return StorageSweep(self.storage, self.criteria.before)
+        return StorageSweep(self.storage, self.criteria.before, self.by_server)
 
     def _ask(self, function: Call, *arguments: Any) -> Any:
         assert self.table
@@ -205,9 +210,8 @@ class StorageSweep:
 
     name = "the session store"
 
-    def __init__(self, storage: Any, before: datetime) -> None:
-        self.storage, self.before = storage, before
-        self.by_server = getattr(storage, "expires_itself", False)
+    def __init__(self, storage: Any, before: datetime, by_server: bool) -> None:
+        self.storage, self.before, self.by_server = storage, before, by_server
 
     async def start(self) -> bool:
         return True

@@ -364,7 +364,13 @@ def test_what_only_a_table_can_be_asked(Store, option):
         purge(**option)
 
 
-@only("redis", "memory")
+@only("redis", "mongodb")
+def test_dry_run_has_nothing_to_count_where_the_server_expires(command):
+    assert command("--dry-run").out == "The server expires sessions by itself.\n"
+    assert json.loads(command("--dry-run", "--json").out) == {"rows": 0, "days": {}}
+
+
+@only("memory")
 def test_dry_run_needs_a_table(command):
     with pytest.raises(CommandError, match="in none"):
         command("--dry-run")

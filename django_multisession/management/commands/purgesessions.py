@@ -19,6 +19,7 @@ EX_TEMPFAIL = 75  # of sysexits.h: try again later
 
 BOUNDS = "batch_size", "max_rows", "max_seconds", "pause"
 WHICH = "grace", "older_than", "created_before", "anonymous_only", "database", "model"
+ITSELF = "The server expires sessions by itself."
 DURATION = "a duration, as 30d, 12h, 90m, 45s or a number of seconds"
 
 
@@ -68,23 +69,24 @@ class Command(BaseCommand):
             self.stdout.write(summary(purged))
 
     def _count(self, found: Target, as_json: bool, verbosity: int) -> None:
-        if found.table is None:
+        if found.table is None and not found.by_server:
             raise CommandError("--dry-run counts the rows of a table, and these sessions are in none.")
         days = found.days()
-        rows = sum(days.values())
+        result = {"rows": sum(days.values()), "days": {str(day): number for day, number in days.items()}}
         if as_json:
-            result = {"rows": rows, "days": {str(day): number for day, number in days.items()}}
             self.stdout.write(json.dumps(result))
-        elif verbosity > 0:
+        elif verbosity > 0 and found.table:
             for day, number in days.items():
                 self.stdout.write(f"{day}  {number:>13,}")
-            self.stdout.write(f"{rows:,} sessions would be removed from {found.table.name}.")
+            self.stdout.write(f"{result['rows']:,} sessions would be removed from {found.table.name}.")
+        elif verbosity > 0:
+            self.stdout.write(ITSELF)
 
 
 def summary(purged: Purged) -> str:
     took = f"in {purged.seconds:,.1f} s"
     if purged.reason == SERVER:
-        return f"The server expires sessions by itself. {purged.rows:,} leftovers removed {took}."
+        return f"{ITSELF} {purged.rows:,} leftovers removed {took}."
     more = "; more are waiting" if purged.more else ""
     return f"{purged.rows:,} sessions removed {took}, {purged.batches:,} batches ({purged.reason}{more})."
 
