@@ -4,6 +4,7 @@
     ├── EngineUnavailable          the server did not do its part; nothing is known to be lost
     ├── SessionTooLarge            refused before anything was written
     ├── SessionNotSerializable     refused before anything was written (also a TypeError, as Django raises)
+    ├── InvalidOption              an option of the purge that is wrong, or that the table cannot serve (a ValueError)
     └── PayloadUnreadable          tampered with, truncated, foreign; loads as an empty session
 
 `CreateError` and `UpdateError` are Django's own, from `django.contrib.sessions.backends.base`.
@@ -64,3 +65,16 @@ class PayloadUnreadable(MultisessionError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class InvalidOption(MultisessionError, ValueError):
+    """The purge cannot use `value` for the option `name`; `advice` says what it takes."""
+
+    def __init__(self, name: str, value: object, advice: str) -> None:
+        super().__init__(name, value, advice)
+        self.name = name
+        self.value = value
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.name} is {self.value!r}: {self.advice}"

@@ -1,7 +1,7 @@
 """The table of the SQL engine."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db import models
@@ -63,3 +63,36 @@ class Session(models.Model):
 
     def __str__(self) -> str:
         return self.session_id
+
+
+class PurgeLease(models.Model):
+    """Who purges a table, until when; where the database has no advisory locks (see `lease.py`)."""
+
+    name = models.CharField(max_length=64, primary_key=True)
+    holder = models.CharField(max_length=32)
+    expires_at = EpochField()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class PurgeRun(models.Model):
+    """What a run of the purge did. The newest `KEPT` are kept; `reason` is one of `purge.py`'s, or "error"."""
+
+    KEPT: ClassVar = 100
+
+    table = models.CharField(_("table"), max_length=255)
+    started_at = EpochField(_("started at"))
+    ended_at = EpochField(_("ended at"))
+    rows = models.BigIntegerField(_("rows"))
+    batches = models.BigIntegerField(_("batches"))
+    more = models.BooleanField(_("more are waiting"))
+    reason = models.CharField(_("reason"), max_length=32)
+    host = models.CharField(_("host"), max_length=255)
+
+    class Meta:
+        verbose_name = _("purge")
+        verbose_name_plural = _("purges")
+
+    def __str__(self) -> str:
+        return f"{self.table}, {self.started_at:%Y-%m-%d %H:%M}: {self.rows} ({self.reason})"

@@ -97,7 +97,7 @@ def test_no_method_goes_through_a_thread() -> None:
     assert [name for name, method in coroutines.items() if "sync_to_async" in inspect.getsource(method)] == []
 
 
-@pytest.mark.parametrize("name", ["load", "exists", "create", "save", "delete", "cycle_key", "clear_expired"])
+@pytest.mark.parametrize("name", ["load", "exists", "create", "save", "delete", "cycle_key"])
 def test_a_face_is_one_line_over_its_core(name: str) -> None:
     functions = {
         node.name: node for node in ast.walk(of(base)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -105,6 +105,11 @@ def test_a_face_is_one_line_over_its_core(name: str) -> None:
     for face, storage in ((name, "storage"), (f"a{name}", "astorage")):
         [statement] = functions[face].body
         assert re.search(rf"(self|cls)\._{name}\((self|cls)\.{storage}\b", ast.unparse(statement))
+
+
+@pytest.mark.parametrize(("name", "function"), [("clear_expired", "purge.purge"), ("aclear_expired", "purge.apurge")])
+def test_clear_expired_is_one_line_over_the_purge(name: str, function: str) -> None:
+    assert f"{function}(store=cls, grace=0)" in inspect.getsource(getattr(base.SessionStore, name))
 
 
 # The core
@@ -202,7 +207,7 @@ from importlib import import_module
 for module in {sorted(set(MODULES) - needs_driver)!r}:
     import_module(module)
 """
-    extras = "redis django_redis hiredis pymongo bson celery orjson backports.zstd compression cryptography"
+    extras = "redis django_redis hiredis pymongo bson celery orjson backports.zstd compression cryptography rich"
     fresh(code, blocked=extras, apps="django_multisession")
 
 

@@ -15,12 +15,11 @@ from django.contrib.auth import SESSION_KEY as USER_ID_KEY
 from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, SessionBase, UpdateError
 from django.utils.crypto import get_random_string
 
-from .. import checks, codecs  # noqa: F401  checks: registered even where the app is not installed
+from .. import checks, codecs, purge  # noqa: F401  checks: registered even where the app is not installed
 from ..exceptions import EngineUnavailable, PayloadUnreadable, SessionNotSerializable
 from ..records import Page, Record, identify, in_milliseconds, utcnow
 from ..twins import run_sync
 
-PURGE_BATCH = 1000
 USER_ID_LENGTH = 255  # characters: a user id is an indexed column in SQL, and a part of a key's name in Redis
 ATTEMPTS = 1000  # each one that fails means that another save came through, or that a random key is taken
 
@@ -170,11 +169,6 @@ class SessionStore(SessionBase):
         if old_key:
             await self._delete(storage, old_key)
 
-    @classmethod
-    async def _clear_expired(cls, storage: Storage) -> None:
-        while await storage.purge(utcnow(), PURGE_BATCH) >= PURGE_BATCH:
-            continue
-
     # From session data to record, and back
 
     def _new_record(
@@ -254,11 +248,11 @@ class SessionStore(SessionBase):
 
     @classmethod
     def clear_expired(cls) -> None:
-        run_sync(cls._clear_expired(cls.storage))
+        purge.purge(store=cls, grace=0)
 
     @classmethod
     async def aclear_expired(cls) -> None:
-        await cls._clear_expired(cls.astorage)
+        await purge.apurge(store=cls, grace=0)
 
     # insert() is atomic, so a new key needs no probe with exists().
 

@@ -9,7 +9,7 @@ One row per session in `django_multisession_session` (see `models.Session`); tim
     remove   DELETE ... WHERE session_id IN (...)
     of_user  SELECT ... WHERE user_id = %s AND expires_at > %s
     scan     SELECT ... WHERE session_id > %s AND expires_at > %s ORDER BY session_id LIMIT
-    purge    SELECT the ids of some that expired before then; DELETE those that still have
+    purge    the first batch of a sweep: see `sweep.py`
 
 Each is a statement of its own in autocommit mode, or part of the transaction that the caller has open. The first four,
 which run on every request, are compiled by the ORM once per database and run many times: building a queryset costs
@@ -25,14 +25,13 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db import Error, connections, router
+from django.db import connections, router
 from django.db.models import QuerySet, sql
 from django.db.models.constants import OnConflict
 
+from .. import sweep
 from ..codecs import Serialized
-from ..exceptions import EngineUnavailable
 from ..records import Page, Record, from_epoch, to_epoch, utcnow
-from ..twins import settle
 from . import base
 
 FIELDS = ("session_id", "data", "user_id", "created_at", "updated_at", "expires_at", "version")
@@ -82,22 +81,14 @@ class DbStorage:
     async def purge(self, before: datetime, limit: int) -> int:
         return int(await self._ask(_purge, before, limit))
 
+    @property
+    def model(self) -> Any:
+        """What a purge sweeps instead of calling `purge()` in a loop: it resumes where the batch before ended."""
+        return _model()
+
     async def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return await settle(self.call(_guarded, function, *arguments))
-        except Error as error:
-            raise EngineUnavailable(f"Database: {error}") from error
-
-
-def _guarded(function: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return function(_alias(), *arguments)
-    except Error:
-        # Outside of a request nothing else would notice that the server hung up and open a new connection.
-        connection = connections[_alias()]
-        if connection.autocommit and not connection.in_atomic_block:
-            connection.close_if_unusable_or_obsolete()
-        raise
+        alias = _alias()
+        return await sweep.asking(self.call, alias, function, alias, *arguments)
 
 
 def _alias() -> str:
@@ -221,10 +212,8 @@ def _scan(alias: str, after: str, limit: int) -> list[Record]:
 
 
 def _purge(alias: str, before: datetime, limit: int) -> int:
-    expired = _matching(alias, expires_at__lt=before)
-    ids = list(expired.order_by("expires_at").values_list("session_id", flat=True)[:limit])
-    # The expiry is checked again: a session that was touched meanwhile lives.
-    return int(expired.filter(session_id__in=ids)._raw_delete(alias)) if ids else 0
+    batch, _ = sweep.batch(sweep.Table(_model(), alias), sweep.Criteria(before), None, limit)
+    return batch.removed
 
 
 def _records(rows: QuerySet[Any]) -> list[Record]:

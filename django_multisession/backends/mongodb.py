@@ -68,6 +68,8 @@ class MongoStorage:
     `indexed` has the names of the collections whose indexes this process has seen to.
     """
 
+    expires_itself = True
+
     def __init__(self, client: Any, indexed: set[str]) -> None:
         self.client = client
         self.indexed = indexed

@@ -111,6 +111,8 @@ def unpack(id: str, value: bytes) -> Record:
 class RedisStorage:
     """Constructed with `redis.Redis` or `redis.asyncio.Redis`, of a pool that does not decode responses."""
 
+    expires_itself = True
+
     def __init__(self, client: Any) -> None:
         self.client = client
 

@@ -1,0 +1,211 @@
+"""The purge: `purge()` and `apurge()`, over which `clear_expired()` and `manage.py purgesessions` are a few lines each.
+
+It works in short batches and can end after any of them: at a bound, when it is told to, by a `kill -9`. The next run
+goes on. How a SQL table is swept is in `sweep.py`; other engines are purged by their storages' `purge(before, limit)`.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple, TypedDict, Unpack
+
+from asgiref.sync import sync_to_async
+
+from .durations import Duration, as_seconds, positive
+from .records import utcnow
+from .signals import sessions_purged
+from .sweep import Batch
+from .targets import Sweep, target
+from .twins import run_sync, settle
+
+BATCH_SIZE = 1000
+LARGEST_BATCH = 10_000  # more only holds locks for longer; and SQLite takes 32,766 parameters
+
+# Why a purge ended
+DONE = "done"  # there was nothing left to do
+SERVER = "server"  # the server expires sessions by itself, and what it leaves behind was removed
+MAX_ROWS = "max_rows"
+MAX_SECONDS = "max_seconds"
+STOPPED = "stopped"  # stop() said so; for the command: SIGTERM or SIGINT
+RUNNING = "running"  # another purge of the table is at it, or has taken over from this one
+ERROR = "error"  # in PurgeRun only: an exception ended it
+
+logger = logging.getLogger("django_multisession.purge")
+
+
+@dataclass(frozen=True)
+class Purged:
+    """What a purge did.
+
+    `more`: rows that should go are waiting, be it that the purge ended early or that requests had them locked. With
+    `older_than`, `created_before` and `anonymous_only`: rows are waiting to be looked at.
+    """
+
+    rows: int
+    batches: int
+    seconds: float
+    more: bool
+    reason: str
+
+
+@dataclass
+class Progress:
+    """What a running purge has done so far. A batch may look at more rows than it removes."""
+
+    rows: int = 0
+    examined: int = 0
+    batches: int = 0
+
+    def __post_init__(self) -> None:
+        self.started = time.perf_counter()
+
+    def add(self, batch: Batch) -> None:
+        self.rows += batch.removed
+        self.examined += batch.examined
+        self.batches += 1
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+
+@dataclass(frozen=True)
+class Bounds:
+    batch_size: int
+    max_rows: int | None
+    max_seconds: float | None
+    pause: float
+    stop: Callable[[], bool]
+
+    def limit(self, rows: int) -> int:
+        return self.batch_size if self.max_rows is None else min(self.batch_size, self.max_rows - rows)
+
+    def reached(self, progress: Progress) -> str | None:
+        if self.stop():
+            return STOPPED
+        if self.max_rows is not None and progress.rows >= self.max_rows:
+            return MAX_ROWS
+        pause = self.pause if progress.batches else 0
+        if self.max_seconds is not None and progress.seconds + pause >= self.max_seconds:
+            return MAX_SECONDS
+        return None
+
+
+class Face(NamedTuple):
+    storage: str
+    call: Callable[..., Any]
+    sleep: Callable[[float], Any]
+    send: Callable[..., Any]
+
+
+SYNC = Face("storage", lambda function, *arguments: function(*arguments), time.sleep, sessions_purged.send_robust)
+ASYNC = Face(
+    "astorage",
+    lambda function, *arguments: sync_to_async(function)(*arguments),
+    asyncio.sleep,
+    sessions_purged.asend_robust,
+)
+
+
+class Options(TypedDict, total=False):
+    """What `purge()` takes. A duration is a number of seconds, a timedelta, or text such as 30d, 12h, 90m, 45s."""
+
+    batch_size: int  # rows per batch (1,000)
+    max_rows: int | None  # end after so many, exactly
+    max_seconds: Duration | None  # end after the batch in which this time is up
+    pause: Duration | None  # between two batches (none; on SQLite 10 ms)
+    grace: Duration  # leave what has not been expired for this long (1 h)
+    older_than: Duration | None  # also sessions whose data nobody changed for this long
+    created_before: Duration | datetime | None  # also sessions that are older than this, or from before then
+    anonymous_only: bool  # only sessions without a user
+    database: str | None  # alias; the one that the routers name for writes
+    model: Any  # another table: a class or "app.Model" with an expire_date, as django_session's has
+    store: Any  # the SessionStore class whose sessions are purged; that of SESSION_ENGINE
+    stop: Callable[[], bool]  # asked before each batch and during pauses
+    progress: Callable[[Progress], object]  # called after each batch
+
+
+def purge(**options: Unpack[Options]) -> Purged:
+    """Remove the expired sessions in batches. Raises `InvalidOption` and `EngineUnavailable`.
+
+    A table that another purge is at is left to that one: the reason is "running" then.
+    """
+    return run_sync(_purge(SYNC, **options))
+
+
+async def apurge(**options: Unpack[Options]) -> Purged:
+    return await _purge(ASYNC, **options)
+
+
+async def _purge(
+    face: Face,
+    *,
+    batch_size: int = BATCH_SIZE,
+    max_rows: int | None = None,
+    max_seconds: Duration | None = None,
+    pause: Duration | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[Progress], object] = lambda progress: None,
+    **which: Any,
+) -> Purged:
+    found = target(face.storage, **which)
+    bounds = Bounds(
+        batch_size=positive("batch_size", batch_size, LARGEST_BATCH),
+        max_rows=None if max_rows is None else positive("max_rows", max_rows),
+        max_seconds=None if max_seconds is None else as_seconds("max_seconds", max_seconds),
+        pause=found.pause if pause is None else as_seconds("pause", pause),
+        stop=stop,
+    )
+    return await _run(found.sweep(face.call, bounds.pause), bounds, face, progress)
+
+
+async def _run(sweep: Sweep, bounds: Bounds, face: Face, report: Callable[[Progress], object]) -> Purged:
+    progress, started = Progress(), utcnow()
+    if not await sweep.start():
+        logger.info("Another purge of %s is running.", sweep.name)
+        return _purged(progress, more=True, reason=RUNNING)
+    reason, more = ERROR, True
+    try:
+        ended = await _batches(sweep, bounds, face, progress, report)
+        reason, more = ended, await sweep.more(ended in (DONE, SERVER))
+    finally:
+        purged = _purged(progress, more, reason)
+        await sweep.stop()
+        await sweep.record(started, purged)
+    message = "Purged %s: %d sessions in %d batches, %.1f s (%s)."
+    logger.info(message, sweep.name, purged.rows, purged.batches, purged.seconds, purged.reason)
+    await settle(face.send(sender=Purged, purged=purged, table=sweep.name))
+    return purged
+
+
+async def _batches(
+    sweep: Sweep, bounds: Bounds, face: Face, progress: Progress, report: Callable[[Progress], object]
+) -> str:
+    while not (reason := bounds.reached(progress)):
+        if progress.batches and not await _pause(bounds, face):
+            return STOPPED
+        if (batch := await sweep.batch(bounds.limit(progress.rows))) is None:
+            return RUNNING
+        progress.add(batch)
+        report(progress)
+        if batch.ended:
+            return SERVER if sweep.by_server else DONE
+    return reason
+
+
+async def _pause(bounds: Bounds, face: Face) -> bool:
+    """`False` if told to stop meanwhile."""
+    until = time.perf_counter() + bounds.pause
+    # In slices: a signal is handled, but ends no sleep.
+    while (left := until - time.perf_counter()) > 0:
+        if bounds.stop():
+            return False
+        await settle(face.sleep(min(left, 0.1)))
+    return True
+
+
+def _purged(progress: Progress, more: bool, reason: str) -> Purged:
+    return Purged(progress.rows, progress.batches, round(progress.seconds, 3), more, reason)

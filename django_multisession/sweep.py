@@ -1,0 +1,267 @@
+"""The purge of a SQL table, batch by batch, in the order of its expiry index.
+
+A sweep of the expired resumes where the batch before ended. On PostgreSQL a batch is one statement::
+
+    WITH doomed AS MATERIALIZED (
+        SELECT ctid, expires_at FROM <table> WHERE expires_at >= <last> AND expires_at < <before>
+        ORDER BY expires_at LIMIT <limit> FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM <table> WHERE ctid = ANY (ARRAY(SELECT ctid FROM doomed)) AND expires_at < <before> RETURNING 1
+    ) SELECT (SELECT count(*) FROM doomed), (SELECT count(*) FROM gone), (SELECT max(expires_at) FROM doomed)
+
+and elsewhere two, in one transaction where the database can skip locked rows (MySQL 8, MariaDB 10.6)::
+
+    SELECT expires_at, session_id FROM <table> WHERE expires_at < <before> AND expires_at >= <last>
+        ORDER BY expires_at LIMIT <limit> [FOR UPDATE SKIP LOCKED]
+    DELETE FROM <table> WHERE session_id IN (...) [AND expires_at < <before> AND expires_at <= <last>, if not locked]
+    (MySQL: DELETE <table> FROM <table> FORCE INDEX (PRIMARY) WHERE session_id IN (...))
+
+With further criteria rows that stay are in between, so a batch looks at the next <limit> rows of the index, and the
+DELETE picks::
+
+    SELECT expires_at, session_id FROM <table> WHERE expires_at <= <last of all> AND expires_at >= <last>
+        AND (expires_at > <last> OR session_id > <its id>) ORDER BY expires_at, session_id LIMIT <limit>
+    [SELECT session_id FROM <table> WHERE <criteria> AND session_id IN (...) FOR UPDATE SKIP LOCKED]
+    DELETE FROM <table> WHERE session_id IN (...) [AND <criteria> AND expires_at <= <last>, if not locked]
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, NamedTuple
+
+from django.apps import apps
+from django.conf import settings
+from django.core.exceptions import FieldDoesNotExist
+from django.db import Error, connections, router, transaction
+from django.db.models import BigIntegerField, Count, ExpressionWrapper, F, Func, Q
+from django.db.models.functions import TruncDate
+from django.utils import timezone
+
+from .exceptions import EngineUnavailable, InvalidOption
+from .records import EPOCH
+from .twins import settle
+
+Call = Callable[..., Any]
+
+FEW = 100  # rows that MySQL deletes one by one
+DAY = 24 * 60 * 60 * 1000  # milliseconds
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """Which rows go: those that expired before then, or are idle, or old; of the anonymous ones only, if so asked."""
+
+    before: datetime
+    updated_before: datetime | None = None
+    created_before: datetime | None = None
+    anonymous_only: bool = False
+    until: Any = None  # where a walk over live rows ends: those that are touched as it goes on move ahead of it
+
+    @property
+    def expiry_only(self) -> bool:
+        return not (self.updated_before or self.created_before or self.anonymous_only)
+
+    @property
+    def live_too(self) -> bool:
+        return bool(self.updated_before or self.created_before)
+
+
+class Batch(NamedTuple):
+    examined: int
+    removed: int
+    ended: bool
+
+
+class Position(NamedTuple):
+    expiry: Any
+    pk: Any = None
+
+
+class Table:
+    """Ours, Django's `django_session`, or that of another model with an `expire_date`."""
+
+    def __init__(self, model: Any, alias: str | None = None) -> None:
+        self.model = apps.get_model(model) if isinstance(model, str) else model
+        self.ours = self.model._meta.label == "django_multisession.Session"
+        self.expiry = "expires_at" if self.ours else "expire_date"
+        self.field = self.model._meta.get_field(self.expiry)
+        self.alias = alias or router.db_for_write(self.model)
+        self.name = self.model._meta.db_table
+
+    def moment(self, moment: datetime) -> datetime:
+        return moment if self.ours or settings.USE_TZ else timezone.make_naive(moment)
+
+    def where(self, **lookups: Any) -> Q:
+        """`where(gte=moment)`: a condition on the expiry."""
+        return Q(*((f"{self.expiry}__{lookup}", value) for lookup, value in lookups.items()))
+
+    def rows(self) -> Any:
+        return self.model._base_manager.using(self.alias)
+
+    def matching(self, criteria: Criteria) -> Any:
+        doomed = self.where(lt=self.moment(criteria.before))
+        if criteria.updated_before:
+            doomed |= Q(updated_at__lt=criteria.updated_before)
+        if criteria.created_before:
+            doomed |= Q(created_at__lt=criteria.created_before)
+        return self.rows().filter(doomed, **({"user_id": None} if criteria.anonymous_only else {}))
+
+    def walked(self, criteria: Criteria) -> Any:
+        """The rows that a sweep looks at."""
+        if not criteria.live_too:
+            return self.rows().filter(self.where(lt=self.moment(criteria.before)))
+        return self.rows() if criteria.until is None else self.rows().filter(self.where(lte=criteria.until))
+
+    def last(self) -> Any:
+        """The last expiry of all."""
+        found = self.positions(self.rows().order_by(f"-{self.expiry}")[:1])
+        return found[0].expiry if found else None
+
+    def positions(self, rows: Any) -> list[Position]:
+        # The bare number: as a moment it may be a naive local one, which is ambiguous for an hour each autumn.
+        expiry = ExpressionWrapper(F(self.expiry), BigIntegerField()) if self.ours else F(self.expiry)
+        return [Position(*row) for row in rows.annotate(_expiry=expiry).values_list("_expiry", "pk")]
+
+
+def table_of(model: Any, database: str | None) -> Table:
+    """The table of `--model` and `--database`; raises `InvalidOption`."""
+    if database is not None and database not in connections:
+        raise InvalidOption("database", database, f"there are {', '.join(connections)}.")
+    try:
+        return Table(model, database)
+    except (LookupError, ValueError):
+        raise InvalidOption("model", model, "write an installed model as app.Model.") from None
+    except FieldDoesNotExist:
+        raise InvalidOption("model", model, "it has no expire_date, as Django's AbstractBaseSession does.") from None
+
+
+# A batch: what was removed, and where the next one goes on
+
+
+def batch(table: Table, criteria: Criteria, after: Position | None, limit: int) -> tuple[Batch, Position | None]:
+    by_place = criteria.expiry_only and connections[table.alias].vendor == "postgresql"
+    examined, removed, last = (_by_place if by_place else _by_key)(table, criteria, after, limit)
+    # Fewer rows than asked for: there were no more.
+    return Batch(examined, removed, ended=examined < limit), last or after
+
+
+def _by_place(table: Table, criteria: Criteria, after: Position | None, limit: int) -> tuple[int, int, Position | None]:
+    connection = connections[table.alias]
+    quote = connection.ops.quote_name
+    names = {"table": quote(table.name), "expiry": quote(table.field.column)}
+    before = table.field.get_db_prep_value(table.moment(criteria.before), connection, prepared=False)
+    # Not before the last expiry, rather than behind it: more rows may have that very one.
+    resume, last = ("", []) if after is None else ("{expiry} >= %s AND ".format(**names), [after.expiry])
+    statement = """
+        WITH doomed AS MATERIALIZED (
+            SELECT ctid, {expiry} FROM {table} WHERE {resume}{expiry} < %s
+            ORDER BY {expiry} LIMIT %s FOR UPDATE SKIP LOCKED
+        ), gone AS (
+            DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM doomed)) AND {expiry} < %s RETURNING 1
+        ) SELECT (SELECT count(*) FROM doomed), (SELECT count(*) FROM gone), (SELECT max({expiry}) FROM doomed)
+        """.format(resume=resume, **names)  # noqa: S608  of quoted names
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [*last, before, limit, before])
+        examined, removed, expiry = cursor.fetchone()
+    return examined, removed, Position(expiry) if examined else None
+
+
+def _by_key(table: Table, criteria: Criteria, after: Position | None, limit: int) -> tuple[int, int, Position | None]:
+    window = _window(table, criteria, after)[:limit]
+    if not connections[table.alias].features.has_select_for_update_skip_locked:
+        if not (found := table.positions(window)):
+            return 0, 0, None
+        # The criteria once more: a session that was saved or touched meanwhile lives.
+        return len(found), _delete(_still(table, criteria, found)), found[-1]
+    with transaction.atomic(using=table.alias):
+        # Where live rows are in between they are looked at, not locked.
+        if not (found := table.positions(_locked(window) if criteria.expiry_only else window)):
+            return 0, 0, None
+        ids = [each.pk for each in found]
+        if not criteria.expiry_only:
+            ids = list(_locked(_still(table, criteria, found)).values_list("pk", flat=True))
+        return len(found), _delete_locked(table, ids), found[-1]
+
+
+def _delete_locked(table: Table, ids: list[Any]) -> int:
+    """Delete rows that nobody else can change now, touching no others: MySQL would wait for those that are locked."""
+    connection = connections[table.alias]
+    if connection.vendor != "mysql" or not ids:
+        return _delete(table.rows().filter(pk__in=ids))
+    pk, quote = table.model._meta.pk, connection.ops.quote_name
+    names = {"table": quote(table.name), "pk": quote(pk.column)}
+    values = [pk.get_db_prep_value(id, connection, prepared=False) for id in ids]
+    with connection.cursor() as cursor:
+        if len(ids) <= FEW:  # of a small table the optimizer reads all rows, whatever index it is told to use
+            statement = "DELETE FROM {table} WHERE {pk} = %s".format(**names)  # noqa: S608  of quoted names
+            cursor.executemany(statement, [[value] for value in values])
+        else:
+            statement = "DELETE {table} FROM {table} FORCE INDEX (PRIMARY) WHERE {pk} IN ".format(**names)
+            cursor.execute(statement + f"({', '.join(['%s'] * len(values))})", values)
+        return int(cursor.rowcount)
+
+
+def _still(table: Table, criteria: Criteria, found: list[Position]) -> Any:
+    rows = table.matching(criteria).filter(table.where(lte=found[-1].expiry))
+    return rows.filter(pk__in=[each.pk for each in found])
+
+
+def _locked(rows: Any) -> Any:
+    return rows.select_for_update(skip_locked=True)
+
+
+def _delete(rows: Any) -> int:
+    return rows._raw_delete(rows.db) or 0  # None: Django saw that no row can match
+
+
+def _window(table: Table, criteria: Criteria, after: Position | None) -> Any:
+    rows = table.walked(criteria)
+    if after is not None:
+        rows = rows.filter(table.where(gte=after.expiry))
+    if criteria.expiry_only:  # all that was looked at before is gone, or locked: no need to know the last id
+        return rows.order_by(table.expiry)
+    if after is not None:
+        rows = rows.filter(table.where(gt=after.expiry) | Q(pk__gt=after.pk))
+    return rows.order_by(table.expiry, "pk")
+
+
+# Without removing
+
+
+def count(table: Table, criteria: Criteria, at_most: int | None = None) -> int:
+    """How many rows a sweep will look at."""
+    return int(table.walked(criteria)[:at_most].count())
+
+
+def days(table: Table, criteria: Criteria) -> dict[date, int]:
+    """How many rows would go, by the day, in UTC, on which they expire or did."""
+    rows = table.matching(criteria).order_by().values(_day=_day(table)).annotate(_rows=Count("*")).order_by("_day")
+    counted = rows.values_list("_day", "_rows")
+    return {(EPOCH + timedelta(days=int(day))).date() if table.ours else day: number for day, number in counted}
+
+
+def _day(table: Table) -> Any:
+    if not table.ours:
+        return TruncDate(table.expiry, tzinfo=UTC)  # MySQL may not know other time zones
+    divided = "DIV" if connections[table.alias].vendor == "mysql" else "/"
+    return Func(F(table.expiry), template=f"%(expressions)s {divided} {DAY}", output_field=BigIntegerField())
+
+
+async def asking(call: Call, alias: str, function: Call, *arguments: Any) -> Any:
+    """What a function answers that asks the database; `call` runs it, directly or in Django's database thread."""
+    try:
+        return await settle(call(guarded, alias, function, *arguments))
+    except Error as error:
+        raise EngineUnavailable(f"Database: {error}") from error
+
+
+def guarded(alias: str, function: Call, *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except Error:
+        # Outside of a request nothing else would notice that the server hung up and open a new connection.
+        connection = connections[alias]
+        if connection.autocommit and not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
+        raise

@@ -1,0 +1,230 @@
+"""What a purge works on: a SQL table (see `sweep.py`), or the storage of an engine that has none."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from socket import gethostname
+from typing import Any, Protocol, cast
+
+from django.apps import apps
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error, connections, router, transaction
+from django.utils.module_loading import import_string
+
+from .durations import Duration, as_age, as_seconds
+from .exceptions import InvalidOption
+from .lease import Lease
+from .records import utcnow
+from .sweep import Batch, Criteria, Position, Table, asking, batch, count, days, table_of
+from .twins import run_sync
+
+GRACE = timedelta(hours=1)
+SQLITE_PAUSE = 0.01  # seconds: without any, a purge takes the file's one write lock again before a waiting request does
+
+Call = Callable[..., Any]
+
+logger = logging.getLogger("django_multisession.purge")
+
+
+class Sweep(Protocol):
+    """A run over a target, in batches."""
+
+    name: str
+    by_server: bool
+
+    async def start(self) -> bool: ...
+    async def batch(self, limit: int) -> Batch | None: ...
+    async def more(self, ended: bool) -> bool: ...
+    async def stop(self) -> None: ...
+    async def record(self, started: datetime, purged: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """`table`, or `storage` where there is none."""
+
+    criteria: Criteria
+    table: Table | None = None
+    storage: Any = None
+
+    @property
+    def pause(self) -> float:
+        """What is slept between batches where nothing else is asked for, in seconds."""
+        return SQLITE_PAUSE if self.table and connections[self.table.alias].vendor == "sqlite" else 0
+
+    @property
+    def by_server(self) -> bool:
+        """The server expires these sessions by itself; a purge only tidies up."""
+        return bool(getattr(self.storage, "expires_itself", False))
+
+    def count(self, at_most: int | None = None) -> int | None:
+        """How many rows a sweep will look at. Raises `EngineUnavailable`."""
+        return int(self._ask(count, at_most)) if self.table else None
+
+    def days(self) -> dict[date, int]:
+        """How many would go, by day of expiry. Raises `EngineUnavailable`."""
+        return dict(self._ask(days)) if self.table else {}
+
+    def sweep(self, call: Call, pause: float) -> Sweep:
+        if self.table:
+            return TableSweep(self.table, self.criteria, call, pause)
+        return StorageSweep(self.storage, self.criteria.before, self.by_server)
+
+    def _ask(self, function: Call, *arguments: Any) -> Any:
+        assert self.table
+        return run_sync(
+            asking(
+                lambda function, *rest: function(*rest),
+                self.table.alias,
+                function,
+                self.table,
+                self.criteria,
+                *arguments,
+            )
+        )
+
+
+def target(
+    face: str = "storage",
+    *,
+    grace: Duration = GRACE,
+    older_than: Duration | None = None,
+    created_before: Duration | datetime | None = None,
+    anonymous_only: bool = False,
+    database: str | None = None,
+    model: Any = None,
+    store: Any = None,
+) -> Target:
+    """Find what the options of `purge()` mean; `face` is the store's attribute with its storage."""
+    criteria = Criteria(
+        before=utcnow() - timedelta(seconds=as_seconds("grace", grace)),
+        updated_before=as_age("older_than", older_than),
+        created_before=as_age("created_before", created_before),
+        anonymous_only=anonymous_only,
+    )
+    table, storage = _of_model(model, database) if model else _of_store(store or _engine(), face, database)
+    if not (table and table.ours):
+        _refuse(older_than=older_than, created_before=created_before, anonymous_only=anonymous_only)
+    if not table:
+        _refuse(database=database)
+    return Target(criteria, table, storage)
+
+
+def _of_model(model: Any, database: str | None) -> tuple[Table | None, Any]:
+    return table_of(model, database), None
+
+
+def _of_store(store: Any, face: str, database: str | None) -> tuple[Table | None, Any]:
+    from .backends.base import SessionStore
+
+    if hasattr(store, "get_model_class"):  # Django's db and cached_db, and those who build on them
+        return table_of(store.get_model_class(), database), None
+    if not issubclass(store, SessionStore):
+        raise InvalidOption(
+            "SESSION_ENGINE",
+            settings.SESSION_ENGINE,
+            "its sessions cannot be purged; those of django_multisession.backends.db, redis and mongodb and of "
+            "Django's db and cached_db can, and with model a table that has an expire_date.",
+        )
+    storage = getattr(store, face)
+    return (table_of(storage.model, database), None) if hasattr(storage, "model") else (None, storage)
+
+
+def _engine() -> Any:
+    return import_string(f"{settings.SESSION_ENGINE}.SessionStore")
+
+
+def _refuse(**options: Any) -> None:
+    for name, value in options.items():
+        if value:
+            raise InvalidOption(name, value, "only the table of django_multisession.backends.db can be asked that.")
+
+
+class TableSweep:
+    """`call` runs a function: directly, or in Django's database thread."""
+
+    by_server = False
+
+    def __init__(self, table: Table, criteria: Criteria, call: Call, pause: float) -> None:
+        self.table, self.criteria, self.call = table, criteria, call
+        self.name = table.name
+        self.lease = Lease(table.alias, table.name, pause)
+        self.position: Position | None = None
+
+    async def start(self) -> bool:
+        """`False`: another purge has the lease."""
+        return bool(await self._ask(self.lease.acquire))
+
+    async def batch(self, limit: int) -> Batch | None:
+        """`None`: the lease was lost."""
+        return cast(Batch | None, await self._ask(self._batch, limit))
+
+    def _batch(self, limit: int) -> Batch | None:
+        if not self.lease.renew():
+            return None
+        if self.position is None and self.criteria.live_too:
+            self.criteria = replace(self.criteria, until=self.table.last())
+        done, self.position = batch(self.table, self.criteria, self.position, limit)
+        return done
+
+    async def more(self, ended: bool) -> bool:
+        return bool(await self._ask(self._more, ended))
+
+    def _more(self, ended: bool) -> bool:
+        if not self.criteria.expiry_only:
+            return not ended
+        rows = self.table.matching(self.criteria)
+        if not ended and self.position:  # past those that are dead but still in the index
+            rows = rows.filter(self.table.where(gte=self.position.expiry))
+        return bool(rows.exists())
+
+    async def stop(self) -> None:
+        await self._ask(self.lease.release)
+
+    async def record(self, started: datetime, purged: Any) -> None:
+        await self._ask(record, self.table.name, started, purged)
+
+    async def _ask(self, function: Call, *arguments: Any) -> Any:
+        return await asking(self.call, self.table.alias, function, *arguments)
+
+
+def record(table: str, started: datetime, purged: Any) -> None:
+    """Keep a `PurgeRun`, and of the others the newest. That it cannot be kept is no reason for a purge to fail."""
+    model: Any = apps.get_model("django_multisession", "PurgeRun")
+    alias = router.db_for_write(model)
+    values = {name: getattr(purged, name) for name in ("rows", "batches", "more", "reason")}
+    times = {"started_at": started, "ended_at": utcnow()}
+    try:
+        with transaction.atomic(using=alias):
+            runs = model._base_manager.using(alias)
+            run = runs.create(table=table, host=gethostname()[:255], **times, **values)
+            runs.filter(pk__lte=run.pk - model.KEPT)._raw_delete(alias)
+    except (Error, ImproperlyConfigured) as error:
+        logger.warning("The purge of %s could not be recorded: %s", table, error)
+
+
+class StorageSweep:
+    """Needs no lease: the server sees to it that of two purges each removes other records."""
+
+    name = "the session store"
+
+    def __init__(self, storage: Any, before: datetime, by_server: bool) -> None:
+        self.storage, self.before, self.by_server = storage, before, by_server
+
+    async def start(self) -> bool:
+        return True
+
+    async def batch(self, limit: int) -> Batch:
+        removed = await self.storage.purge(self.before, limit)
+        return Batch(removed, removed, ended=removed < limit)
+
+    async def more(self, ended: bool) -> bool:
+        return not ended
+
+    async def stop(self) -> None:
+        """There is no lease to release."""
+
+    async def record(self, started: datetime, purged: Any) -> None:
+        """Nobody needs to know when the leftovers were removed, and such a site may have no SQL database."""
