@@ -566,6 +566,15 @@ class TestExpiry:
         session.save()
         assert face(Store()).exists(session.session_key) is False
 
+    def test_a_session_that_was_ended_so_does_not_come_back(self, Store, face):
+        session = face(Store(saved(face, Store, a=1)))
+        session.set_expiry(-1)
+        session.save()
+        session.set_expiry(3600)
+        with pytest.raises(UpdateError):
+            session.save()
+        assert face(Store()).exists(session.session_key) is False
+
     def test_the_hour_when_the_clocks_go_back(self, Store, face):
         settings = override_settings(USE_TZ=False, TIME_ZONE="Europe/Berlin", SESSION_COOKIE_AGE=600)
         with settings, time_machine.travel(datetime(2027, 10, 31, 1, 30, tzinfo=UTC), tick=True):

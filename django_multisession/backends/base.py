@@ -121,8 +121,8 @@ class SessionStore(SessionBase):
     async def _update(self, storage: Storage) -> None:
         if (stored := await self._stored(storage)) is None:
             raise UpdateError
-        if stored.expires_at <= stored.updated_at:  # saved to be over at once, by set_expiry() into the past
-            return None
+        if stored.expires_at <= stored.updated_at and self._expires_at() <= utcnow():
+            return None  # saved before to be over at once, by set_expiry() into the past
         serialized = codecs.serialize(self._session_cache, self.serializer)
         if serialized == self._serialized and stored is self._record:
             return await self._touch(storage, stored)
