@@ -17,7 +17,7 @@ never too little: a score rises, but does not fall when an expiry moves back.
     remove   DEL <key> ...
     of_user  ZRANGE <user> (<now> +inf BYSCORE; then GET each, in one pipeline
     scan     SCAN ... MATCH <prefix>:????...; then GET each, in one pipeline
-    purge    ZREMRANGEBYSCORE of the users' sets, found by SCAN: Redis expires records, but not members of a set
+    purge    ZRANGE ... BYSCORE and ZREM of the users' sets, found by SCAN: Redis expires no members of a set
     index    EVAL INDEX <user>: ZADD, trim, PEXPIREAT; in one MULTI with the command for the record it points to
 
 Needs Redis 6.2 (PXAT) or any Valkey.
