@@ -45,6 +45,8 @@ from django_multisession.codecs import (
 )
 from django_multisession.exceptions import PayloadUnreadable, SessionNotSerializable, SessionTooLarge
 
+pytestmark = pytest.mark.slow  # properties and fuzzing
+
 ID, OTHER_ID = "a" * 64, "b" * 64
 KEY, OTHER_KEY = "11" * 32, "22" * 32
 COMPRESSIONS = {"plain": 0, "zlib": ZLIB, "zstd": ZSTD}
