@@ -7,6 +7,7 @@ Always, without any I/O::
     W001  another engine without it: no commands
     E003  SESSION_ENGINE names a module of this package that cannot be imported (misspelled, or its driver is missing)
     E004  a setting of a wrong type or range
+    W007  MULTISESSION_IDLE_AGE without SESSION_SAVE_EVERY_REQUEST: requests that only read do not count
     E005  MULTISESSION_ENCRYPTION_KEYS is no list of usable keys
     E006  encryption keys, but no cryptography library
     E007  redis: SESSION_CACHE_ALIAS is not in CACHES
@@ -31,7 +32,7 @@ Under `check --deploy` and `check --database` (which `migrate` runs first), of t
     W006  redis: it evicts sessions when its memory is full
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
@@ -44,7 +45,6 @@ from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
-from django.utils.version import get_version_tuple
 
 from . import codecs
 from .conf import NAMES, conf
@@ -142,11 +142,16 @@ def _is_collection(value: object) -> bool:
     return isinstance(value, str) and all(value.split(".")) and not {"$", "\0"} & set(value)
 
 
+ON_CONFLICT = "merge", "overwrite", "raise"
 VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
     "KEY_PREFIX": (_is_key_prefix, "a text that is not empty and has no spaces"),
     "MONGODB_COLLECTION": (_is_collection, "the name of a MongoDB collection"),
     "TIMEOUT": (_is_seconds, "a positive number of seconds"),
     "MAX_BYTES": (lambda value: _is_whole(value, 1), "a positive whole number of bytes"),
+    "ON_CONFLICT": (lambda value: value in ON_CONFLICT, f"one of {', '.join(ON_CONFLICT)}"),
+    "TOUCH_AFTER": (lambda value: value is None or value == 0 or _is_seconds(value), "a number of seconds, or None"),
+    "IDLE_AGE": (lambda value: value is None or _is_seconds(value), "a positive number of seconds, or None"),
+    "ABSOLUTE_AGE": (lambda value: value is None or _is_seconds(value), "a positive number of seconds, or None"),
     "COMPRESS_OVER": (lambda value: value is None or _is_whole(value, 0), "a whole number of bytes, or None"),
 }
 
@@ -157,6 +162,13 @@ def invalid_setting() -> Problems:
         if not is_valid(value := getattr(conf, name)):
             default = NAMES[f"MULTISESSION_{name}"].default
             yield f"MULTISESSION_{name} is {value!r}.", f"Set it to {kind}, or leave it out for {default!r}."
+
+
+@check("W007", *EVERY_ENGINE)
+def reading_is_idle() -> Problems:
+    if conf.IDLE_AGE is not None and not settings.SESSION_SAVE_EVERY_REQUEST:
+        message = "MULTISESSION_IDLE_AGE ends the sessions of people who only read: nothing is saved then."
+        yield message, "Set SESSION_SAVE_EVERY_REQUEST = True: a save of unchanged data costs next to nothing here."
 
 
 @check("E005", *EVERY_ENGINE)
@@ -184,90 +196,6 @@ def pickle_serializer() -> Problems:
         yield message, "Leave it out, for JSON, or write a serializer for the types that you need."
 
 
-# Redis
-
-
-@check("E007", "redis")
-def cache_alias_missing() -> Problems:
-    if not conf.REDIS and settings.SESSION_CACHE_ALIAS not in settings.CACHES:
-        message = f"SESSION_CACHE_ALIAS {settings.SESSION_CACHE_ALIAS!r} is not in CACHES."
-        yield message, "Add a django-redis cache of that name to CACHES, or set MULTISESSION_REDIS."
-
-
-@check("E008", "redis")
-def cache_not_django_redis() -> Problems:
-    if not conf.REDIS and (cache := _sessions_cache()) and not _has_one_client(cache):
-        message = f"SESSION_CACHE_ALIAS {settings.SESSION_CACHE_ALIAS!r} is no django-redis cache of one server."
-        yield message, "Set its BACKEND to 'django_redis.cache.RedisCache', or set MULTISESSION_REDIS."
-
-
-def _has_one_client(cache: Mapping[str, Any]) -> bool:
-    from django_redis.cache import RedisCache
-    from django_redis.client import ShardClient
-
-    backend = import_string(cache["BACKEND"])
-    client = import_string(cache.get("OPTIONS", {}).get("CLIENT_CLASS", "django_redis.client.DefaultClient"))
-    return issubclass(backend, RedisCache) and not issubclass(client, ShardClient)
-
-
-@check("E009", "redis")
-def redis_setting_unusable() -> Problems:
-    if conf.REDIS and not (_connections({"LOCATION": conf.REDIS}) or _is_callable(conf.REDIS)):
-        message = "MULTISESSION_REDIS is neither a Redis URL nor the dotted path of a callable."
-        yield message, "Set it to a URL such as 'redis://localhost/1' or to a function that returns a client."
-
-
-@check("E010", "redis")
-def responses_decoded() -> Problems:
-    if any(options.get("decode_responses") for options in _connections(_sessions_cache())):
-        message = "The Redis client of the sessions decodes responses, but payloads are bytes."
-        yield message, "Take decode_responses out of the URL and of CONNECTION_POOL_KWARGS."
-
-
-@check("W002", "redis")
-def sessions_in_default_cache() -> Problems:
-    if not conf.REDIS and settings.SESSION_CACHE_ALIAS == "default" and "default" in settings.CACHES:
-        message = "The sessions are in the database of CACHES['default']: cache.clear() logs everybody out."
-        yield message, "Set SESSION_CACHE_ALIAS to a cache with a database of its own, as in 'redis://localhost/1'."
-
-
-@check("W003", "redis")
-def database_shared_with_cache() -> Problems:
-    sessions = _sessions_cache()
-    for alias, cache in settings.CACHES.items():
-        if cache is not sessions and _databases(cache) & _databases(sessions):
-            message = f"The sessions are in the database of CACHES[{alias!r}]: its clear() logs everybody out."
-            yield message, "Give them a database of their own: another number at the end of their URL."
-
-
-def _sessions_cache() -> Any:
-    if conf.REDIS:
-        return {"LOCATION": conf.REDIS}
-    caches: Mapping[str, Any] = settings.CACHES
-    return caches.get(settings.SESSION_CACHE_ALIAS, {})
-
-
-def _databases(cache: Any) -> set[tuple[str, ...]]:
-    """Which databases of which servers a cache is in; behind sentinels the host is a service name."""
-    sentinels = str(cache.get("OPTIONS", {}).get("SENTINELS"))
-    names = ("path", "host", "port", "db")
-    return {(sentinels, *(str(options.get(name)) for name in names)) for options in _connections(cache)}
-
-
-def _connections(cache: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The options of a cache's connections to its servers; none if its LOCATION is not Redis."""
-    from redis.connection import parse_url
-
-    location, options = cache.get("LOCATION"), cache.get("OPTIONS", {})
-    defaults = {"host": "localhost", "port": 6379, "db": options.get("db", 0)}
-    connections = []
-    for url in location if isinstance(location, list | tuple) else str(location).split(","):
-        with suppress(ValueError):
-            found = parse_url(str(url))  # type: ignore[no-untyped-call]
-            connections.append(defaults | options.get("CONNECTION_POOL_KWARGS", {}) | found)
-    return connections
-
-
 # MongoDB
 
 
@@ -279,7 +207,7 @@ def mongodb_setting_missing() -> Problems:
 
 @check("E012", "mongodb")
 def mongodb_setting_unusable() -> Problems:
-    if conf.MONGODB and not (_is_mongodb_uri(conf.MONGODB) or _is_callable(conf.MONGODB)):
+    if conf.MONGODB and not (_is_mongodb_uri(conf.MONGODB) or is_callable(conf.MONGODB)):
         message = "MULTISESSION_MONGODB is neither a MongoDB URI nor the dotted path of a callable."
         yield message, "Write it as 'mongodb://user:password@host/database', quoted by urllib.parse.quote_plus()."
 
@@ -308,47 +236,10 @@ def _is_mongodb_uri(value: object) -> bool:
     return False
 
 
-def _is_callable(path: object) -> bool:
+def is_callable(path: object) -> bool:
     with suppress(ImportError):
         return isinstance(path, str) and callable(import_string(path))
     return False
 
 
-# The Redis server
-
-
-def too_old(info: Mapping[str, Any]) -> Problems:
-    version = str(info.get("redis_version", "6.2"))  # Valkey tells the one that it is compatible with
-    if get_version_tuple(version) < (6, 2):
-        yield f"Redis {version} cannot keep sessions: it has no SET ... PXAT.", "Use Redis 6.2 or later, or Valkey."
-
-
-def evicting(info: Mapping[str, Any]) -> Problems:
-    # All that we write has an expiry: volatile-* evicts it just as allkeys-* does.
-    if (policy := info.get("maxmemory_policy", "noeviction")) != "noeviction":
-        message = (
-            f"Redis may evict live sessions (logging users out) and their index: its maxmemory-policy is {policy}."
-        )
-        yield message, "Set it to noeviction; a cache that shares the server needs a server of its own then."
-
-
-def ask_redis() -> list[checks.CheckMessage]:
-    from .backends.redis import connections
-
-    try:
-        info = connections.sync().client.info()
-    except Exception as error:  # whatever it is: a server that is down must not keep `migrate` from running
-        hint = "Run the check again where the server can be reached and INFO is allowed."
-        return messages("W005", [(f"Redis could not be checked: {error}", hint)])
-    return messages("E015", too_old(info)) + messages("W006", evicting(info))
-
-
-@checks.register(checks.Tags.database)
-def redis_server(databases: Sequence[str] | None = None, **_kwargs: object) -> list[checks.CheckMessage]:
-    # Django 5.2 calls it without --database as well.
-    return ask_redis() if databases and engine() == "redis" else []
-
-
-@checks.register(deploy=True)
-def redis_server_deployed(**_kwargs: object) -> list[checks.CheckMessage]:
-    return ask_redis() if engine() == "redis" else []
+from . import redis_checks  # noqa: E402, F401  registers them: the checks of the engine with the most to go wrong

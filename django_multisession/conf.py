@@ -36,6 +36,12 @@ class Conf:
     TIMEOUT = Setting(5.0, "Seconds to wait for Redis or MongoDB where the URL or URI does not say.")
     MAX_BYTES = Setting(1024 * 1024, "Largest encoded session, in bytes; a larger one raises SessionTooLarge.")
     COMPRESS_OVER = Setting[int | None](1024, "Compress serialized sessions of more than this many bytes; None: never.")
+    ON_CONFLICT = Setting("merge", "What a save does when another came first: merge, overwrite or raise.")
+    TOUCH_AFTER = Setting[float | None](
+        None, "Seconds that a stored expiry may lag behind; None: 1 % of the session's age, at most 60."
+    )
+    IDLE_AGE = Setting[float | None](None, "Seconds after its last save or touch at which a session ends; None: never.")
+    ABSOLUTE_AGE = Setting[float | None](None, "Seconds after the log-in at which a session ends; None: never.")
     ENCRYPTION_KEYS = Setting[Sequence[str | bytes | None]](
         (), "Keys of 32 bytes for AES-256-GCM, newest first; None in first place: open sealed sessions, sign new ones."
     )

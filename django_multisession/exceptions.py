@@ -4,11 +4,18 @@
     ├── EngineUnavailable          the server did not do its part; nothing is known to be lost
     ├── SessionTooLarge            refused before anything was written
     ├── SessionNotSerializable     refused before anything was written (also a TypeError, as Django raises)
+    ├── SessionEnded               deleted by another request (an UpdateError; in a view a 400)
+    ├── SessionConflict            another request has saved meanwhile, and MULTISESSION_ON_CONFLICT is "raise"
     ├── InvalidOption              an option of the purge that is wrong, or that the table cannot serve (a ValueError)
     └── PayloadUnreadable          tampered with, truncated, foreign; loads as an empty session
 
 `CreateError` and `UpdateError` are Django's own, from `django.contrib.sessions.backends.base`.
 """
+
+from typing import Any
+
+from django.contrib.sessions.backends.base import UpdateError
+from django.contrib.sessions.exceptions import SessionInterrupted
 
 
 class MultisessionError(Exception):
@@ -57,6 +64,30 @@ class SessionNotSerializable(MultisessionError, TypeError):
             f"The {culprit} cannot be serialized ({self.__cause__}). Nothing was written. "
             "Store plain data, or set a SESSION_SERIALIZER that takes this type."
         )
+
+
+class SessionEnded(MultisessionError, UpdateError, SessionInterrupted):
+    """The session is gone, or is another user's by now: someone has logged out, or in, meanwhile. Nothing was saved.
+
+    Django's middleware answers 400 to an `UpdateError` at the end of a request; `SessionInterrupted` makes it answer
+    the same to one that a view raises.
+    """
+
+
+class SessionConflict(MultisessionError):
+    """Another request has saved the session since it was loaded. Nothing was written.
+
+    `ours` is this request's data, `stored` that of the store. Raised with `MULTISESSION_ON_CONFLICT = "raise"`, and
+    by any setting when every one of many attempts to save was overtaken.
+    """
+
+    def __init__(self, ours: dict[str, Any], stored: dict[str, Any], attempts: int = 1) -> None:
+        times = "" if attempts == 1 else f", at each of {attempts} attempts to save it"
+        # Of the data itself nothing: error reports print what an exception was made with.
+        super().__init__(f"The session was changed by another request{times}. Nothing was written.")
+        self.ours = ours
+        self.stored = stored
+        self.attempts = attempts
 
 
 class PayloadUnreadable(MultisessionError):

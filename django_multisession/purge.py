@@ -118,7 +118,7 @@ class Options(TypedDict, total=False):
     max_seconds: Duration | None  # end after the batch in which this time is up
     pause: Duration | None  # between two batches (none; on SQLite 10 ms)
     grace: Duration  # leave what has not been expired for this long (1 h)
-    older_than: Duration | None  # also sessions whose data nobody changed for this long
+    older_than: Duration | None  # also sessions that nobody saved or touched for this long
     created_before: Duration | datetime | None  # also sessions that are older than this, or from before then
     anonymous_only: bool  # only sessions without a user
     database: str | None  # alias; the one that the routers name for writes

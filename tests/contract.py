@@ -60,6 +60,11 @@ def a_record(id: str = "a" * 64, **changes: Any) -> Record:
     return dataclasses.replace(record, **changes)
 
 
+def untouched(touched: Record, before: Record, **changes: Any) -> Record:
+    """The record with what a touch moves put back to what it was."""
+    return dataclasses.replace(touched, **{"expires_at": before.expires_at, "updated_at": before.updated_at, **changes})
+
+
 class TestDropIn:
     """Promise 1: what Django and its users expect of any engine."""
 
@@ -258,7 +263,8 @@ class TestDropIn:
         face(Store(key)).save()
         after = verbs.read(identify(key))
         assert after.expires_at > before.expires_at
-        assert dataclasses.replace(after, expires_at=before.expires_at) == before
+        assert after.updated_at > before.updated_at
+        assert untouched(after, before) == before
 
     def test_a_key_set_by_hand_is_written_whole(self, Store, face):
         key, other = saved(face, Store, a=1), saved(face, Store, b=2)
@@ -396,11 +402,19 @@ class TestStorage:
         assert verbs.replace(late) is None
         assert verbs.read(first.id) is None
 
-    def test_touch_moves_the_expiry_alone(self, verbs):
+    def test_touch_moves_the_expiry_and_no_data(self, verbs):
         verbs.insert(first := a_record(user_id="9"))
         for later in (first.expires_at + 5 * HOUR, first.expires_at - HOUR / 2):
             assert verbs.touch(first.id, later) is True
-            assert verbs.read(first.id) == dataclasses.replace(first, expires_at=later)
+            assert verbs.read(first.id).expires_at == later
+            assert untouched(verbs.read(first.id), first) == first
+
+    def test_touch_tells_when_the_session_was_last_in_use(self, verbs, clock):
+        verbs.insert(first := a_record(user_id="9"))
+        clock.shift(600)
+        before = utcnow()
+        verbs.touch(first.id, first.expires_at)
+        assert before <= verbs.read(first.id).updated_at <= utcnow()
 
     def test_touch_of_nothing_or_of_the_expired(self, verbs, clock):
         assert verbs.touch("b" * 64, utcnow() + HOUR) is False
@@ -449,7 +463,8 @@ class TestStorage:
         assert verbs.of_user("9") == [record]
         verbs.touch(record.id, later := record.expires_at + 9 * HOUR)
         clock.shift(5 * 3600)
-        assert verbs.of_user("9") == [dataclasses.replace(record, expires_at=later)]
+        [touched] = verbs.of_user("9")
+        assert untouched(touched, record, expires_at=later) == dataclasses.replace(record, expires_at=later)
         verbs.replace(dataclasses.replace(record, user_id="10", version=3, expires_at=later))
         assert verbs.of_user("9") == []
         assert len(verbs.of_user("10")) == 1
@@ -606,7 +621,7 @@ class TestDeletedStaysDeleted:
         if change == "write":
             session["b"] = 2
         face(Store(key)).flush()
-        with pytest.raises(UpdateError):
+        with pytest.raises(UpdateError), override_settings(MULTISESSION_TOUCH_AFTER=0):
             session.save()
         assert face(Store()).exists(key) is False
         assert verbs.scan(None, 10) == []

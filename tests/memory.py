@@ -34,7 +34,7 @@ class MemoryStorage:
     async def touch(self, id: str, expires_at: datetime) -> bool:
         with self.lock:
             if stored := await self.read(id):
-                self.records[id] = replace(stored, expires_at=expires_at)
+                self.records[id] = replace(stored, expires_at=expires_at, updated_at=utcnow())
             return stored is not None
 
     async def remove(self, ids: Iterable[str]) -> int:

@@ -1,11 +1,13 @@
 """Promise 2, forced: whatever the order of the verbs of a save, a touch and a log-out, the session stays gone."""
 
 import random
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from django.contrib.sessions.backends.base import UpdateError
+from django.test import override_settings
 
 from django_multisession.records import identify
 
@@ -17,6 +19,12 @@ TIMES = 1000  # interleavings for each engine and face
 BATCH = 50
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _touch_at_once() -> Iterator[None]:
+    with override_settings(MULTISESSION_TOUCH_AFTER=0):
+        yield
 
 
 @pytest.fixture(params=list(ENGINES))

@@ -45,8 +45,11 @@ def using(kind: str, url: str, **more: Any) -> Iterator[Any]:
     """The `SessionStore` of the engine at that URL."""
     module = {"redis": REDIS, "mongodb": MONGODB}.get(kind, DB)
     setting = {REDIS: "MULTISESSION_REDIS", MONGODB: "MULTISESSION_MONGODB"}.get(module)
-    options = {setting: url, "MULTISESSION_TIMEOUT": TIMEOUT} if setting else {}
-    with override_settings(SESSION_ENGINE=module, **options), _database(None if setting else url, **more):
+    options: dict[str, Any] = {setting: url, "MULTISESSION_TIMEOUT": TIMEOUT} if setting else {}
+    with (
+        override_settings(SESSION_ENGINE=module, MULTISESSION_TOUCH_AFTER=0, **options),
+        _database(None if setting else url, **more),
+    ):
         yield import_module(module).SessionStore
 
 
@@ -282,7 +285,8 @@ def test_ignore_exceptions_of_the_cache_swallows_nothing(face):
             "LOCATION": server.url,
             "OPTIONS": {"IGNORE_EXCEPTIONS": True},
         }
-        with override_settings(CACHES={**settings.CACHES, "sessions": cache}, SESSION_ENGINE=REDIS):
+        caches = {**settings.CACHES, "sessions": cache}
+        with override_settings(CACHES=caches, SESSION_ENGINE=REDIS, MULTISESSION_TOUCH_AFTER=0):
             from django_multisession.backends.redis import SessionStore as Store
 
             original = face(Store())

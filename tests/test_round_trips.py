@@ -124,11 +124,16 @@ EXPECTED = {
     "load": {"redis": ["GET"], "mongodb": ["find"], "sql": ["SELECT"]},
     "exists": {"redis": ["GET"], "mongodb": ["find"], "sql": ["SELECT"]},
     "save": {"redis": ["EVALSHA"], "mongodb": ["update"], "sql": ["UPDATE"]},
+    "unchanged save": {"redis": [], "mongodb": [], "sql": []},
     "touch": {"redis": ["EVALSHA"], "mongodb": ["update"], "sql": ["UPDATE"]},
     "create": {"redis": ["SET"], "mongodb": ["insert"], "sql": ["INSERT"]},
     "create signed in": {"redis": ["MULTI EVAL SET EXEC"], "mongodb": ["insert"], "sql": ["INSERT"]},
     "delete": {"redis": ["DEL"], "mongodb": ["delete"], "sql": ["DELETE"]},
-    "cycle_key": {"redis": ["SET", "DEL"], "mongodb": ["insert", "delete"], "sql": ["INSERT", "DELETE"]},
+    "cycle_key": {
+        "redis": ["GET", "SET", "DEL"],
+        "mongodb": ["find", "insert", "delete"],
+        "sql": ["SELECT", "INSERT", "DELETE"],
+    },
     "flush": {"redis": ["DEL"], "mongodb": ["delete"], "sql": ["DELETE"]},
 }
 
@@ -140,7 +145,7 @@ def loaded(face: Any, Store: Any, **data: Any) -> Any:
 
 
 @pytest.mark.parametrize("operation", EXPECTED)
-def test_round_trips(Store, face, engine_name, trips_of, operation):
+def test_round_trips(Store, face, engine_name, trips_of, operation, clock):
     session = loaded(face, Store, a=1)
     signed_in = face(Store())
     signed_in["_auth_user_id"] = "1"
@@ -150,7 +155,8 @@ def test_round_trips(Store, face, engine_name, trips_of, operation):
         "load": session.load,
         "exists": lambda: session.exists(KEY),
         "save": changed.save,
-        "touch": session.save,
+        "unchanged save": session.save,
+        "touch": lambda: (clock.shift(61), session.save()),
         "create": face(Store()).create,
         "create signed in": signed_in.save,
         "delete": session.delete,

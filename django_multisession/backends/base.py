@@ -8,20 +8,23 @@ Django's sessions.
 import dataclasses
 import logging
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Protocol
 
 from django.contrib.auth import SESSION_KEY as USER_ID_KEY
-from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, SessionBase, UpdateError
+from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, SessionBase
 from django.utils.crypto import get_random_string
 
-from .. import checks, codecs, purge  # noqa: F401  checks: registered even where the app is not installed
-from ..exceptions import EngineUnavailable, PayloadUnreadable, SessionNotSerializable
+from .. import checks, codecs, limits, merging, purge  # noqa: F401  checks: registered even if the app is not installed
+from ..conf import conf
+from ..exceptions import EngineUnavailable, PayloadUnreadable, SessionConflict, SessionEnded, SessionNotSerializable
 from ..records import Page, Record, identify, in_milliseconds, utcnow
 from ..twins import run_sync
 
 USER_ID_LENGTH = 255  # characters: a user id is an indexed column in SQL, and a part of a key's name in Redis
 ATTEMPTS = 1000  # each one that fails means that another save came through, or that a random key is taken
+
+GONE = "The session was deleted by another request: the user may have logged out."
 
 logger = logging.getLogger("django.security.SuspiciousSession")
 
@@ -42,7 +45,7 @@ class Storage(Protocol):
         """
 
     async def touch(self, id: str, expires_at: datetime) -> bool:
-        """Move the expiry of a live record, neither its data nor its version; `False` if it is gone."""
+        """Move the expiry and `updated_at` (now) of a live record, neither data nor version; `False` if it is gone."""
 
     async def remove(self, ids: Iterable[str]) -> int:
         """Delete, and count what was there. Missing ids are no error."""
@@ -63,24 +66,27 @@ class SessionStore(SessionBase):
     storage: ClassVar[Any]  # a Storage over a synchronous client, the process's own
     astorage: ClassVar[Any]  # a Storage over an asynchronous client, the running event loop's own
 
-    _record: Record | None = None  # as last read or written
+    may_touch = True  # cleared by @no_touch: an unchanged save does nothing then
+
+    _record: Record | None = None  # as last read or written: what the next save follows
+    _base: Record | None = None  # as last read or surely written: what a merge goes by
     _serialized: codecs.Serialized | None = None  # its data: what a save is compared with
 
     # Core
 
     async def _load(self, storage: Storage) -> dict[str, Any]:
-        key = self.session_key
         self._serialized = None
-        self._record = await storage.read(identify(key)) if key else None
+        self._record = self._base = await self._read(storage, self.session_key)
         if self._record is None:
             # Never adopt a key that the store does not know: the browser chose it (session fixation).
             self._session_key = None
             return {}
-        try:
-            return self._open(self._record)
-        except PayloadUnreadable as error:
-            logger.warning("Session data corrupted: %s (id %s).", error.reason, self._record.id)
-            return {}
+        data, self._serialized = self._open(self._record)
+        return data
+
+    async def _read(self, storage: Storage, session_key: str | None) -> Record | None:
+        record = await storage.read(identify(session_key)) if session_key else None
+        return None if record is None or limits.is_over(record) else record
 
     async def _data(self, storage: Storage, no_load: bool = False) -> dict[str, Any]:
         """What `SessionBase._get_session()` gives, for a core coroutine of either face."""
@@ -90,7 +96,7 @@ class SessionStore(SessionBase):
         return self._session_cache
 
     async def _exists(self, storage: Storage, session_key: str | None) -> bool:
-        return await storage.read(identify(session_key)) is not None if session_key else False
+        return await self._read(storage, session_key) is not None
 
     async def _create(self, storage: Storage, created_at: datetime | None = None) -> None:
         await self._data(storage, no_load=True)
@@ -112,7 +118,7 @@ class SessionStore(SessionBase):
 
     async def _insert(self, storage: Storage, session_key: str, created_at: datetime | None = None) -> bool:
         serialized = codecs.serialize(self._session_cache, self.serializer)
-        record = self._new_record(identify(session_key), serialized, created_at=created_at)
+        record = self._new_record(identify(session_key), serialized, created_at)
         if not await storage.insert(record):
             return False
         self._wrote(record, serialized)
@@ -120,42 +126,39 @@ class SessionStore(SessionBase):
 
     async def _update(self, storage: Storage) -> None:
         if (stored := await self._stored(storage)) is None:
-            raise UpdateError
-        if stored.expires_at <= stored.updated_at and self._expires_at() <= utcnow():
+            raise SessionEnded(GONE)
+        if stored.expires_at <= stored.updated_at and self._expires_at(stored.created_at) <= utcnow():
             return None  # saved before to be over at once, by set_expiry() into the past
-        serialized = codecs.serialize(self._session_cache, self.serializer)
-        if serialized == self._serialized and stored is self._record:
-            return await self._touch(storage, stored)
-        same_user = stored.user_id == self._user_id()
-        record = self._new_record(
-            stored.id, serialized, created_at=stored.created_at if same_user else None, version=stored.version + 1
-        )
-        self._wrote(await self._replace(storage, record), serialized)
+        for _ in range(ATTEMPTS):
+            serialized = codecs.serialize(self._session_cache, self.serializer)
+            if serialized == self._serialized:
+                return await self._touch(storage, stored)
+            record = self._next_record(stored, serialized)
+            if (held := await storage.replace(record)) is None:
+                raise SessionEnded(GONE)
+            if held == record:
+                return self._wrote(record, serialized)
+            self._resolve(held)
+            stored = held
+        raise SessionConflict(self._session_cache, self._data_of(stored), ATTEMPTS)
 
     async def _stored(self, storage: Storage) -> Record | None:
         """The record that this object has loaded or written, else (after `clear()`) the one in the store."""
         if self.session_key is None:  # loading found nothing
             return None
-        if self._record and self._record.id == identify(self.session_key):
-            return self._record
-        return await storage.read(identify(self.session_key))
-
-    async def _replace(self, storage: Storage, record: Record) -> Record:
-        """Store the record over whatever version is there; `UpdateError` if the session is gone."""
-        for _ in range(ATTEMPTS):
-            held = await storage.replace(record)
-            if held is None:
-                raise UpdateError
-            if held == record:
-                return record
-            record = dataclasses.replace(record, version=held.version + 1)
-        raise EngineUnavailable(f"The session was changed by others during each of {ATTEMPTS} attempts to save it.")
+        if self._record is None or self._record.id != identify(self.session_key):
+            self._record = self._base = await self._read(storage, self.session_key)
+            self._serialized = None
+        return self._record
 
     async def _touch(self, storage: Storage, stored: Record) -> None:
-        expires_at = self._expires_at()
+        now, expires_at = utcnow(), self._expires_at(stored.created_at, stored)
+        fresh = expires_at == stored.expires_at and now - stored.updated_at < limits.window(expires_at - now)
+        if fresh or not self.may_touch:
+            return
         if not await storage.touch(stored.id, expires_at):
-            raise UpdateError
-        self._record = dataclasses.replace(stored, expires_at=expires_at)
+            raise SessionEnded(GONE)
+        self._record = dataclasses.replace(stored, expires_at=expires_at, updated_at=now)
 
     async def _delete(self, storage: Storage, session_key: str | None = None) -> None:
         if key := session_key or self.session_key:
@@ -163,16 +166,55 @@ class SessionStore(SessionBase):
 
     async def _cycle_key(self, storage: Storage) -> None:
         await self._data(storage)
-        old_key, old = self.session_key, self._record
+        old_key = self.session_key
+        old = await self._newest(storage) if old_key else None
         same_user = old is not None and old.user_id == self._user_id()
         await self._create(storage, created_at=old.created_at if old and same_user else None)
-        if old_key:
-            await self._delete(storage, old_key)
+        if old_key and not await storage.remove([identify(old_key)]) and old and old.user_id:
+            # Logged out meanwhile. (An anonymous session goes on: a log-in form was sent twice.)
+            await self._delete(storage)
+            self.clear()
+            self._session_key = None
+            raise SessionEnded(GONE)
+
+    async def _newest(self, storage: Storage) -> Record | None:
+        """What is stored under the own key, with the changes of others merged into the data."""
+        stored = await self._stored(storage)
+        if stored is None or (held := await storage.read(stored.id)) is None:
+            return stored
+        if held.version != stored.version:
+            self._resolve(held)
+        return held
+
+    # Conflicts
+
+    def _resolve(self, held: Record) -> None:
+        """Another request has saved: do as the site has chosen, and go on from what the store holds."""
+        stored = self._data_of(held)
+        if conf.ON_CONFLICT == "raise":
+            raise SessionConflict(self._session_cache, stored)
+        if conf.ON_CONFLICT == "merge":
+            self._merge(held, stored)
+        self._record, self._base, self._serialized = held, held, None
+
+    def _merge(self, held: Record, stored: dict[str, Any]) -> None:
+        if held.user_id != self._user_id():
+            raise SessionEnded("The session was saved with another user meanwhile.")
+        merging.adopt(self._data_of(self._base), self._session_cache, stored, self.serializer)
 
     # From session data to record, and back
 
+    def _next_record(self, stored: Record, serialized: codecs.Serialized) -> Record:
+        created_at = stored.created_at if stored.user_id == self._user_id() else None
+        return self._new_record(stored.id, serialized, created_at, stored, version=stored.version + 1)
+
     def _new_record(
-        self, id: str, serialized: codecs.Serialized, created_at: datetime | None, version: int = 1
+        self,
+        id: str,
+        serialized: codecs.Serialized,
+        created_at: datetime | None,
+        stored: Record | None = None,
+        version: int = 1,
     ) -> Record:
         now = utcnow()
         return Record(
@@ -181,19 +223,25 @@ class SessionStore(SessionBase):
             user_id=self._user_id(),
             created_at=created_at or now,
             updated_at=now,
-            expires_at=self._expires_at(),
+            expires_at=self._expires_at(created_at or now, stored),
             version=version,
         )
 
-    def _open(self, record: Record) -> dict[str, Any]:
-        serialized, current = codecs.open_(record.payload, record.id, self.serializer)
-        data = codecs.deserialize(serialized, self.serializer)
-        # Closed with an old key or setting: to be written again at the next save, changed or not.
-        self._serialized = serialized if current else None
-        return data
+    def _open(self, record: Record) -> tuple[dict[str, Any], codecs.Serialized | None]:
+        """The data, and its bytes if a save of the same need not write them anew: today's keys have closed them."""
+        try:
+            serialized, current = codecs.open_(record.payload, record.id, self.serializer)
+            return codecs.deserialize(serialized, self.serializer), serialized if current else None
+        except PayloadUnreadable as error:
+            logger.warning("Session data corrupted: %s (id %s).", error.reason, record.id)
+            return {}, None
+
+    def _data_of(self, record: Record | None) -> dict[str, Any]:
+        return self._open(record)[0] if record else {}
 
     def _wrote(self, record: Record, serialized: codecs.Serialized | None) -> None:
-        self._record, self._serialized = record, serialized
+        self._record = self._base = record
+        self._serialized = serialized
 
     def _user_id(self) -> str | None:
         user_id = self._session_cache.get(USER_ID_KEY)
@@ -203,10 +251,15 @@ class SessionStore(SessionBase):
             raise SessionNotSerializable(USER_ID_KEY) from ValueError(f"over {USER_ID_LENGTH} characters")
         return str(user_id)
 
-    def _expires_at(self) -> datetime:
+    def _expires_at(self, created_at: datetime, stored: Record | None = None) -> datetime:
+        """When the session is to end. What is stored stays while it is but little too early: writing it costs more."""
+        now = utcnow()
         # Does no I/O: _session_cache is there by now.
         # From an aware moment: a naive one plus some time is off by an hour where the clocks go back.
-        return in_milliseconds(self.get_expiry_date(modification=utcnow()))
+        wanted = limits.latest(in_milliseconds(self.get_expiry_date(modification=now)), created_at, active_at=now)
+        if stored and timedelta(0) <= wanted - stored.expires_at < limits.window(wanted - now):
+            return stored.expires_at
+        return wanted
 
     # Faces
 

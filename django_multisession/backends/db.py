@@ -5,7 +5,7 @@ One row per session in `django_multisession_session` (see `models.Session`); tim
     read     SELECT ... WHERE session_id = %s AND expires_at > %s
     insert   INSERT ... ON CONFLICT DO NOTHING          (MySQL: INSERT IGNORE, SQLite: INSERT OR IGNORE)
     replace  UPDATE ... WHERE session_id = %s AND version = %s AND expires_at > %s; on a miss, read
-    touch    UPDATE ... SET expires_at = %s WHERE session_id = %s AND expires_at > %s
+    touch    UPDATE ... SET expires_at = %s, updated_at = %s WHERE session_id = %s AND expires_at > %s
     remove   DELETE ... WHERE session_id IN (...)
     of_user  SELECT ... WHERE user_id = %s AND expires_at > %s
     scan     SELECT ... WHERE session_id > %s AND expires_at > %s ORDER BY session_id LIMIT
@@ -65,7 +65,8 @@ class DbStorage:
         return _record(rows[0]) if rows else None
 
     async def touch(self, id: str, expires_at: datetime) -> bool:
-        return bool(await self._ask(_execute, _touch_sql, to_epoch(expires_at), id, to_epoch(utcnow())))
+        now = to_epoch(utcnow())
+        return bool(await self._ask(_execute, _touch_sql, to_epoch(expires_at), now, id, now))
 
     async def remove(self, ids: Iterable[str]) -> int:
         return int(await self._ask(_remove, list(ids)))
@@ -130,7 +131,7 @@ def _replace_sql(alias: str, vendor: str) -> str:
 
 @lru_cache
 def _touch_sql(alias: str, vendor: str) -> str:
-    return _update_sql(alias, {"expires_at": 0}, session_id="", expires_at__gt=0)
+    return _update_sql(alias, {"expires_at": 0, "updated_at": 0}, session_id="", expires_at__gt=0)
 
 
 def _update_sql(alias: str, values: dict[str, Any], **lookups: Any) -> str:
@@ -226,8 +227,11 @@ class SessionStore(base.SessionStore):
     """`SESSION_ENGINE = "django_multisession.backends.db"`"""
 
     def _wrote(self, record: Record, serialized: Serialized | None) -> None:
-        # A transaction may yet be rolled back: the next save must not take what is stored for granted.
-        super()._wrote(record, None if connections[_alias()].in_atomic_block else serialized)
+        committed = self._base
+        super()._wrote(record, serialized)
+        if connections[_alias()].in_atomic_block:
+            # It may yet be rolled back: the next save must not take what is stored for granted.
+            self._base, self._serialized = committed, None
 
     storage = DbStorage(call=lambda function, *arguments: function(*arguments))
     astorage = DbStorage(call=lambda function, *arguments: sync_to_async(function)(*arguments))

@@ -101,7 +101,8 @@ class MongoStorage:
         return record if result.matched_count else await self.read(record.id)
 
     async def touch(self, id: str, expires_at: datetime) -> bool:
-        result = await self._ask(self.collection.update_one, _live(_id=id), {"$set": {"expires_at": expires_at}})
+        moved = {"expires_at": expires_at, "updated_at": utcnow()}
+        result = await self._ask(self.collection.update_one, _live(_id=id), {"$set": moved})
         return bool(result.matched_count)
 
     async def remove(self, ids: Iterable[str]) -> int:

@@ -2,7 +2,7 @@
 
 One STRING per session, at `<prefix>:<id>`, big-endian::
 
-    version u64 | expires_at i64 | created_at i64 | updated_at i64 | indexed u32 | length u16 | user id | payload
+    version u64 | expires_at i64 | updated_at i64 | created_at i64 | indexed u32 | length u16 | user id | payload
 
 with times in milliseconds since 1970, and `length` that of the UTF-8 user id (0: anonymous). One sorted set per user,
 at `<prefix>:user:<user id>`, holds the ids of the user's sessions, scored by expiry in milliseconds, rounded up to the
@@ -13,7 +13,7 @@ never too little: a score rises, but does not fall when an expiry moves back.
     read     GET <key>
     insert   SET <key> <value> NX PXAT <expires_at>
     replace  EVALSHA REPLACE <key>: compare the version, then SET ... PXAT
-    touch    EVALSHA TOUCH <key>: SETRANGE the expiry, then PEXPIREAT
+    touch    EVALSHA TOUCH <key>: SETRANGE the expiry and updated_at, then PEXPIREAT
     remove   DEL <key> ...
     of_user  ZRANGE <user> (<now> +inf BYSCORE; then GET each, in one pipeline
     scan     SCAN ... MATCH <prefix>:????...; then GET each, in one pipeline
@@ -88,14 +88,14 @@ SHA = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for scri
 def pack(record: Record) -> bytes:
     """The value stored under the record's key."""
     user = (record.user_id or "").encode()
-    expires, created, updated = map(to_epoch, (record.expires_at, record.created_at, record.updated_at))
+    expires, updated, created = map(to_epoch, (record.expires_at, record.updated_at, record.created_at))
     indexed = _hour(record.expires_at) if user else 0
-    return HEADER.pack(record.version, expires, created, updated, indexed, len(user)) + user + record.payload
+    return HEADER.pack(record.version, expires, updated, created, indexed, len(user)) + user + record.payload
 
 
 def unpack(id: str, value: bytes) -> Record:
     """The reverse of `pack()`."""
-    version, expires, created, updated, _, length = HEADER.unpack_from(value)
+    version, expires, updated, created, _, length = HEADER.unpack_from(value)
     payload_at = HEADER.size + length
     return Record(
         id=id,
@@ -144,10 +144,10 @@ class RedisStorage:
         return record if answer == SAVED else _live(record.id, answer)
 
     async def touch(self, id: str, expires_at: datetime) -> bool:
-        key = self._key(id)
+        key, now = self._key(id), to_epoch(utcnow())
         arguments = [
-            to_epoch(utcnow()),
-            struct.pack(">q", to_epoch(expires_at)),
+            now,
+            struct.pack(">qq", to_epoch(expires_at), now),
             _pxat(expires_at),
             struct.pack(">I", _hour(expires_at)),
         ]

@@ -10,7 +10,7 @@ from django.db import connections, transaction
 
 from django_multisession.backends import db
 from django_multisession.backends.db import _read_sql
-from django_multisession.exceptions import EngineUnavailable
+from django_multisession.exceptions import EngineUnavailable, SessionConflict
 from django_multisession.models import Session
 from django_multisession.records import utcnow
 from django_multisession.twins import run_sync
@@ -123,10 +123,10 @@ def test_a_save_that_never_comes_through_gives_up(Store, face, verbs, monkeypatc
     session["a"] = 1
 
     async def conflict(self, record):
-        return dataclasses.replace(record, payload=b"theirs")
+        return dataclasses.replace(record, created_at=record.created_at - timedelta(days=1))
 
     monkeypatch.setattr("django_multisession.backends.db.DbStorage.replace", conflict)
-    with pytest.raises(EngineUnavailable, match="1000 attempts"):
+    with pytest.raises(SessionConflict, match="1000 attempts"):
         session.save()
 
 

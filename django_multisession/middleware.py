@@ -1,0 +1,133 @@
+"""`SessionMiddleware`, in place of Django's: the same cookies, and three things more.
+
+- On an asynchronous server nothing of it runs in a thread: the session is saved by `asave()`.
+- After an error of the site (5xx) the browser still learns a key that was changed in the request, as a log-in does:
+  the old one is dead.
+- A store that cannot be reached (`EngineUnavailable`) is answered with a 503, and the cookie stays as it is.
+
+Which cookie is sent, and when, is decided by Django's `process_response()`, which runs here as it is.
+"""
+
+import sys
+from typing import Any
+
+from django.conf import settings
+from django.contrib.sessions import middleware
+from django.contrib.sessions.backends.base import UpdateError
+from django.contrib.sessions.exceptions import SessionInterrupted
+from django.core.signals import got_request_exception
+from django.http import HttpRequest, HttpResponse
+from django.template import TemplateDoesNotExist, loader
+from django.utils.cache import add_never_cache_headers, patch_vary_headers
+from django.utils.log import log_response
+
+from .exceptions import EngineUnavailable
+
+RETRY_AFTER = 10  # seconds
+TEMPLATE = "503.html"
+
+
+class SessionMiddleware(middleware.SessionMiddleware):
+    def process_response(self, request: Any, response: Any) -> Any:
+        if _failed(request):
+            return unavailable(request)
+        try:
+            if self._wants_save(request, response):
+                request.session.save()
+                _name(response, request.session)
+        except UpdateError as error:
+            raise SessionInterrupted(str(error)) from error
+        except EngineUnavailable as error:
+            return unavailable(request, error)
+        return response
+
+    async def aprocess_response(self, request: Any, response: Any) -> Any:
+        if _failed(request):
+            return unavailable(request)
+        try:
+            await _load_to_save(request)
+            if self._wants_save(request, response):
+                await request.session.asave()
+                _name(response, request.session)
+        except UpdateError as error:
+            raise SessionInterrupted(str(error)) from error
+        except EngineUnavailable as error:
+            return unavailable(request, error)
+        return response
+
+    async def __acall__(self, request: HttpRequest) -> Any:
+        self.process_request(request)
+        return await self.aprocess_response(request, await self.get_response(request))  # type: ignore[misc]
+
+    def process_exception(self, request: Any, exception: Exception) -> HttpResponse | None:
+        """A view could not have its session."""
+        return unavailable(request, exception) if isinstance(exception, EngineUnavailable) else None
+
+    def _wants_save(self, request: Any, response: Any) -> bool:
+        """Let Django set or delete the cookie, and answer whether it wants the session saved."""
+        if (session := getattr(request, "session", None)) is None:
+            return False
+        status, cookie = response.status_code, request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+        request.session = unsaved = _Unsaved(session)
+        if status >= 500 and session.session_key not in (None, cookie):
+            response.status_code = 200  # else Django would not tell the browser its new key
+        try:
+            super().process_response(request, response)
+        finally:
+            request.session, response.status_code = session, status
+        return unsaved.asked and status < 500
+
+
+class _Unsaved:
+    """A session that notes that it should be saved, and leaves that to somebody who may wait for it."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.asked = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def save(self) -> None:
+        self.asked = True
+
+
+def _name(response: Any, session: Any) -> None:
+    """Put the key into the cookie: a new session has none before it is saved."""
+    response.cookies[settings.SESSION_COOKIE_NAME] = session.session_key
+
+
+async def _load_to_save(request: Any) -> None:
+    """Django's code is going to ask for the expiry, which would load the session here and now, in the event loop."""
+    session = getattr(request, "session", None)
+    if settings.SESSION_SAVE_EVERY_REQUEST and session is not None and not session.is_empty():
+        accessed = session.accessed
+        await session._aget_session()
+        session.accessed = accessed
+
+
+def unavailable(request: Any, error: Exception | None = None) -> HttpResponse:
+    """503, from the template 503.html if the site has one."""
+    try:
+        body = loader.get_template(TEMPLATE).render()  # with no request: its context may ask for the session
+    except TemplateDoesNotExist:
+        body = "<h1>Service Unavailable</h1>"
+    response = HttpResponse(body, status=503, headers={"Retry-After": str(RETRY_AFTER)})
+    patch_vary_headers(response, ("Cookie",))
+    add_never_cache_headers(response)
+    if error is not None:
+        log_response("Sessions unavailable: %s", request.path, response=response, request=request, exception=error)
+    return response
+
+
+def _failed(request: Any) -> bool:
+    return getattr(request, "_session_unavailable", False)
+
+
+def _note(request: Any = None, **kwargs: Any) -> None:
+    """Middleware between this one and the view, such as LoginRequiredMiddleware, failed: Django made a 500 of it."""
+    if isinstance(sys.exc_info()[1], EngineUnavailable):
+        request._session_unavailable = True
+
+
+got_request_exception.connect(_note, dispatch_uid="django_multisession")
