@@ -9,6 +9,7 @@ import os
 from example_project.servers import MariaDBServer, MongoDBServer, PostgresServer, RedisServer, Server
 
 KINDS = {"redis": RedisServer, "mongodb": MongoDBServer, "postgres": PostgresServer, "mysql": MariaDBServer}
+OPTIONS = {"postgres": ("-c", "max_connections=300"), "mysql": ("--max-connections=300",)}  # 200 requests at once
 MISSING: dict[str, str] = {}  # kind: why there is none
 
 
@@ -17,7 +18,7 @@ def url_of(kind: str) -> str | None:
     if url := os.environ.get(f"TEST_{kind.upper()}_URL"):
         return url
     try:
-        return start(KINDS[kind]).url
+        return start(KINDS[kind], *OPTIONS.get(kind, ())).url
     except FileNotFoundError as error:
         if os.environ.get("CI"):
             raise

@@ -63,6 +63,35 @@ def fail_in_the_view(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
+def fail_after(request: HttpRequest, what: str) -> HttpResponse:
+    """A 5xx after the session was worked on."""
+    {
+        "signing_in": lambda: login(request, authenticate(username="ann", password="secret")),
+        "password": lambda: change_password(request),
+        "signing_out": lambda: logout(request),
+        "counting": lambda: count(request),
+    }[what]()
+    return HttpResponse(status=502)
+
+
+async def acount(request: HttpRequest) -> HttpResponse:
+    count = await request.session.aget("count", 0) + 1
+    await request.session.aset("count", count)
+    return JsonResponse({"count": count})
+
+
+async def alook(request: HttpRequest) -> HttpResponse:
+    return JsonResponse({"count": await request.session.aget("count")})
+
+
+async def auntouched(request: HttpRequest) -> HttpResponse:
+    return HttpResponse()
+
+
+def unhandled(request: HttpRequest) -> HttpResponse:
+    raise RuntimeError("a bug")
+
+
 def untouched(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
@@ -77,5 +106,10 @@ PAGES = (
     look,
     fail_in_the_view,
     untouched,
+    acount,
+    alook,
+    auntouched,
+    unhandled,
 )
 urlpatterns = [path(f"{page.__name__}/", page) for page in PAGES]
+urlpatterns += [path("fail_after/<what>/", fail_after)]

@@ -71,6 +71,7 @@ class SessionStore(SessionBase):
     _record: Record | None = None  # as last read or written: what the next save follows
     _base: Record | None = None  # as last read or surely written: what a merge goes by
     _serialized: codecs.Serialized | None = None  # its data: what a save is compared with
+    _committed = True  # False: written in a transaction that may yet be rolled back
 
     # Core
 
@@ -82,7 +83,7 @@ class SessionStore(SessionBase):
             self._session_key = None
             return {}
         data, self._serialized = self._open(self._record)
-        return data
+        return data or {}
 
     async def _read(self, storage: Storage, session_key: str | None) -> Record | None:
         record = await storage.read(identify(session_key)) if session_key else None
@@ -140,7 +141,7 @@ class SessionStore(SessionBase):
                 return self._wrote(record, serialized)
             self._resolve(held)
             stored = held
-        raise SessionConflict(self._session_cache, self._data_of(stored), ATTEMPTS)
+        raise SessionConflict(self._session_cache, self._data_of(stored) or {}, ATTEMPTS)
 
     async def _stored(self, storage: Storage) -> Record | None:
         """The record that this object has loaded or written, else (after `clear()`) the one in the store."""
@@ -149,7 +150,19 @@ class SessionStore(SessionBase):
         if self._record is None or self._record.id != identify(self.session_key):
             self._record = self._base = await self._read(storage, self.session_key)
             self._serialized = None
+        elif not self._committed:
+            await self._look_again(storage)
         return self._record
+
+    async def _look_again(self, storage: Storage) -> None:
+        """The transaction in which this object wrote may be rolled back by now, and others may have saved since."""
+        held = await self._read(storage, self.session_key)
+        if held and held == self._record:
+            self._wrote(held, self._serialized)
+        elif held and held != self._base:
+            self._resolve(held)
+        else:
+            self._record, self._serialized, self._committed = held, None, True
 
     async def _touch(self, storage: Storage, stored: Record) -> None:
         now, expires_at = utcnow(), self._expires_at(stored.created_at, stored)
@@ -190,17 +203,18 @@ class SessionStore(SessionBase):
 
     def _resolve(self, held: Record) -> None:
         """Another request has saved: do as the site has chosen, and go on from what the store holds."""
-        stored = self._data_of(held)
         if conf.ON_CONFLICT == "raise":
-            raise SessionConflict(self._session_cache, stored)
+            raise SessionConflict(self._session_cache, self._data_of(held) or {})
         if conf.ON_CONFLICT == "merge":
-            self._merge(held, stored)
-        self._record, self._base, self._serialized = held, held, None
+            self._merge(held)
+        self._record = self._base = held
+        self._serialized, self._committed = None, True
 
-    def _merge(self, held: Record, stored: dict[str, Any]) -> None:
+    def _merge(self, held: Record) -> None:
         if held.user_id != self._user_id():
             raise SessionEnded("The session was saved with another user meanwhile.")
-        merging.adopt(self._data_of(self._base), self._session_cache, stored, self.serializer)
+        if (stored := self._data_of(held)) is not None:  # else it is of no use to anybody
+            merging.adopt(self._data_of(self._base) or {}, self._session_cache, stored, self.serializer)
 
     # From session data to record, and back
 
@@ -227,21 +241,21 @@ class SessionStore(SessionBase):
             version=version,
         )
 
-    def _open(self, record: Record) -> tuple[dict[str, Any], codecs.Serialized | None]:
-        """The data, and its bytes if a save of the same need not write them anew: today's keys have closed them."""
+    def _open(self, record: Record) -> tuple[dict[str, Any] | None, codecs.Serialized | None]:
+        """The data (`None` if it is unreadable), and its bytes if today's keys and settings would close them again."""
         try:
             serialized, current = codecs.open_(record.payload, record.id, self.serializer)
             return codecs.deserialize(serialized, self.serializer), serialized if current else None
         except PayloadUnreadable as error:
             logger.warning("Session data corrupted: %s (id %s).", error.reason, record.id)
-            return {}, None
+            return None, None
 
-    def _data_of(self, record: Record | None) -> dict[str, Any]:
-        return self._open(record)[0] if record else {}
+    def _data_of(self, record: Record | None) -> dict[str, Any] | None:
+        return self._open(record)[0] if record else None
 
     def _wrote(self, record: Record, serialized: codecs.Serialized | None) -> None:
         self._record = self._base = record
-        self._serialized = serialized
+        self._serialized, self._committed = serialized, True
 
     def _user_id(self) -> str | None:
         user_id = self._session_cache.get(USER_ID_KEY)

@@ -227,11 +227,10 @@ class SessionStore(base.SessionStore):
     """`SESSION_ENGINE = "django_multisession.backends.db"`"""
 
     def _wrote(self, record: Record, serialized: Serialized | None) -> None:
-        committed = self._base
+        base = self._base
         super()._wrote(record, serialized)
         if connections[_alias()].in_atomic_block:
-            # It may yet be rolled back: the next save must not take what is stored for granted.
-            self._base, self._serialized = committed, None
+            self._base, self._committed = base, False
 
     storage = DbStorage(call=lambda function, *arguments: function(*arguments))
     astorage = DbStorage(call=lambda function, *arguments: sync_to_async(function)(*arguments))
