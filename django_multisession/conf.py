@@ -4,7 +4,7 @@ Read at access time (`conf.MAX_BYTES` reads `settings.MULTISESSION_MAX_BYTES`), 
 """
 
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from django.conf import settings
 
@@ -22,7 +22,12 @@ class Setting(Generic[T]):
         self.name = f"MULTISESSION_{name}"
 
     def __get__(self, instance: object, owner: type) -> T:
-        value: T = getattr(settings, self.name, self.default)
+        known: dict[str, Any] = settings.__dict__
+        if self.name not in known:
+            # Where Django keeps the settings that were asked for, and forgets them when they are changed. Of one that
+            # a site has not set, it would look through all settings again each time, several times per request.
+            known[self.name] = getattr(settings, self.name, self.default)
+        value: T = known[self.name]
         return value
 
 

@@ -32,7 +32,8 @@ def identify(session_key: str) -> str:
 
 def utcnow() -> datetime:
     """Now, in the form that a `Record` keeps."""
-    return in_milliseconds(datetime.now(UTC))
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
 def in_milliseconds(moment: datetime) -> datetime:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
@@ -152,19 +153,32 @@ def _compiled(alias: str, query: Any) -> str:
     return str(statement)
 
 
-def _execute(alias: str, statement: Statement, *parameters: Any) -> int:
-    """Run a hot statement and return how many rows it changed (on MySQL too: matched)."""
+# A cursor of each connection, kept open: opening one costs more than the query.
+_cursors: WeakKeyDictionary[Any, tuple[Any, Any]] = WeakKeyDictionary()
+
+
+def _run(alias: str, statement: Statement, parameters: tuple[Any, ...], answer: Callable[[Any], Any]) -> Any:
+    """What a hot statement answers. Whoever comes in between, as an instrumented query may, gets another cursor."""
     connection = connections[alias]
-    with connection.cursor() as cursor:
-        cursor.execute(statement(alias, connection.vendor), parameters)
-        return int(cursor.rowcount)
+    logged = connection.queries_logged  # by cursors of another kind
+    connection.close_if_health_check_failed()
+    of, cursor = _cursors.pop(connection, (None, None))
+    if cursor is None or of is not connection.connection or logged:
+        cursor = connection.cursor()
+    cursor.execute(statement(alias, connection.vendor), parameters)
+    result = answer(cursor)
+    if not logged:
+        _cursors[connection] = connection.connection, cursor
+    return result
+
+
+def _execute(alias: str, statement: Statement, *parameters: Any) -> int:
+    """How many rows a hot statement changed (on MySQL too: matched)."""
+    return int(_run(alias, statement, parameters, lambda cursor: cursor.rowcount))
 
 
 def _fetch(alias: str, statement: Statement, *parameters: Any) -> list[Any]:
-    connection = connections[alias]
-    with connection.cursor() as cursor:
-        cursor.execute(statement(alias, connection.vendor), parameters)
-        return list(cursor.fetchall())
+    return list(_run(alias, statement, parameters, lambda cursor: cursor.fetchall()))
 
 
 def _fetch_newest(alias: str, *parameters: Any) -> list[Any]:
