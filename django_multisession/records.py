@@ -1,5 +1,6 @@
 """`Record`: the only thing that crosses the border between a `SessionStore` and a server."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -7,6 +8,7 @@ from hashlib import sha256
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
+EXACT = 1 << 42  # milliseconds, until 2109: up to there a float of seconds keeps whole microseconds, and is faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,12 @@ def identify(session_key: str) -> str:
 
 def utcnow() -> datetime:
     """Now, in the form that a `Record` keeps."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+    return from_epoch(epoch_now())
+
+
+def epoch_now() -> int:
+    """Now, in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 def in_milliseconds(moment: datetime) -> datetime:
@@ -52,6 +58,8 @@ def to_epoch(moment: datetime) -> int:
 
 def from_epoch(milliseconds: int) -> datetime:
     """The reverse of `to_epoch()`."""
+    if 0 <= milliseconds < EXACT:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
     return EPOCH + timedelta(milliseconds=milliseconds)
 
 

@@ -12,7 +12,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from django_multisession.records import Page, Record, from_epoch, identify, in_milliseconds, to_epoch, utcnow
+from django_multisession.records import (
+    EPOCH,
+    EXACT,
+    Page,
+    Record,
+    from_epoch,
+    identify,
+    in_milliseconds,
+    to_epoch,
+    utcnow,
+)
 
 NOON = datetime(2026, 7, 1, 12, 0, 0, 123_000, tzinfo=UTC)
 NEW_YORK = timezone(timedelta(hours=-4))
@@ -132,6 +142,12 @@ def test_a_moment_loses_less_than_a_millisecond(moment: datetime) -> None:
 def test_epoch_of(milliseconds: int, moment: datetime) -> None:
     assert to_epoch(moment) == milliseconds
     assert from_epoch(milliseconds) == moment
+
+
+@given(st.integers(0, EXACT + 10**6))
+@example(EXACT - 1)
+def test_the_fast_way_is_exact_as_long_as_it_is_taken(milliseconds: int) -> None:
+    assert from_epoch(milliseconds) == EPOCH + timedelta(milliseconds=milliseconds)
 
 
 @given(st.datetimes(timezones=st.just(UTC)), st.datetimes(timezones=st.just(UTC)))

@@ -32,7 +32,7 @@ from django.db.models.constants import OnConflict
 
 from .. import sweep
 from ..codecs import Serialized
-from ..records import Page, Record, from_epoch, to_epoch, utcnow
+from ..records import Page, Record, epoch_now, from_epoch, to_epoch, utcnow
 from . import base
 
 FIELDS = ("session_id", "data", "user_id", "created_at", "updated_at", "expires_at", "version")
@@ -53,7 +53,7 @@ class DbStorage:
         self.call = call
 
     async def read(self, id: str) -> Record | None:
-        rows = await self._ask(_fetch, _read_sql, id, to_epoch(utcnow()))
+        rows = await self._ask(_fetch, _read_sql, id, epoch_now())
         return _record(rows[0]) if rows else None
 
     async def insert(self, record: Record) -> bool:
@@ -62,11 +62,11 @@ class DbStorage:
     async def replace(self, record: Record) -> Record | None:
         if await self._ask(_replace, record):
             return record
-        rows = await self._ask(_fetch_newest, record.id, to_epoch(utcnow()))
+        rows = await self._ask(_fetch_newest, record.id, epoch_now())
         return _record(rows[0]) if rows else None
 
     async def touch(self, id: str, expires_at: datetime) -> bool:
-        now = to_epoch(utcnow())
+        now = epoch_now()
         return bool(await self._ask(_execute, _touch_sql, to_epoch(expires_at), now, id, now))
 
     async def remove(self, ids: Iterable[str]) -> int:
@@ -193,7 +193,7 @@ def _insert(alias: str, record: Record) -> int:
 
 
 def _replace(alias: str, record: Record) -> int:
-    where = record.id, record.version - 1, to_epoch(utcnow())
+    where = record.id, record.version - 1, epoch_now()
     return _execute(alias, _replace_sql, *_values(alias, record), *where)
 
 

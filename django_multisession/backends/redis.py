@@ -35,7 +35,7 @@ from django.utils.functional import classproperty
 from ..conf import conf
 from ..connections import Connections
 from ..exceptions import EngineUnavailable
-from ..records import Page, Record, from_epoch, to_epoch, utcnow
+from ..records import Page, Record, epoch_now, from_epoch, to_epoch, utcnow
 from ..twins import settle
 from . import base
 
@@ -132,7 +132,7 @@ class RedisStorage:
         key = self._key(record.id)
         arguments = [
             struct.pack(">Q", record.version - 1),
-            to_epoch(utcnow()),
+            epoch_now(),
             pack(record),
             _pxat(record.expires_at),
         ]
@@ -144,7 +144,7 @@ class RedisStorage:
         return record if answer == SAVED else _live(record.id, answer)
 
     async def touch(self, id: str, expires_at: datetime) -> bool:
-        key, now = self._key(id), to_epoch(utcnow())
+        key, now = self._key(id), epoch_now()
         arguments = [
             now,
             struct.pack(">qq", to_epoch(expires_at), now),
@@ -163,7 +163,7 @@ class RedisStorage:
         return int(await self._ask(self.client.delete, *keys)) if keys else 0
 
     async def of_user(self, user_id: str) -> list[Record]:
-        now = f"({to_epoch(utcnow())}"
+        now = f"({epoch_now()}"
         ids = await self._ask(self.client.zrange, self._user_key(user_id), now, "+inf", byscore=True)
         records = await self._read_all([id.decode() for id in ids])
         return [record for record in records if record.user_id == user_id]
@@ -211,7 +211,7 @@ class RedisStorage:
     def _index(self, user_id: str, id: str, expires_at: datetime) -> Any:
         """A transaction that lists the session under its user; its caller adds the command for the record itself."""
         pipeline = self.client.pipeline(transaction=True)
-        pipeline.eval(INDEX, 1, self._user_key(user_id), to_epoch(utcnow()), _hour(expires_at) * HOUR, id)
+        pipeline.eval(INDEX, 1, self._user_key(user_id), epoch_now(), _hour(expires_at) * HOUR, id)
         return pipeline
 
     async def _run(self, script: str, key: str, *arguments: object) -> Any:
