@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from .conf import conf
 from .records import Record, utcnow
 
+NO_TIME = timedelta(0)
 LONGEST_WINDOW = timedelta(seconds=60)
 SHARE = 100  # the default window is this part of the time that a session has left
 
@@ -36,8 +37,8 @@ def window(left: timedelta) -> timedelta:
 
     Half of it at most: else a session could end between two requests of someone who is there.
     """
-    if left <= timedelta(0):
-        return timedelta(0)
+    if left <= NO_TIME:
+        return NO_TIME
     if conf.TOUCH_AFTER is None:
         return min(LONGEST_WINDOW, left / SHARE)
     return min(timedelta(seconds=conf.TOUCH_AFTER), left / 2)

@@ -44,6 +44,8 @@ def epoch_now() -> int:
 
 def in_milliseconds(moment: datetime) -> datetime:
     """The moment in UTC, cut to whole milliseconds. A naive one is local time, as with `USE_TZ = False`."""
+    if moment.tzinfo is UTC and moment.microsecond % 1000 == 0:
+        return moment
     try:
         moment = moment.astimezone(UTC)
     except (OverflowError, ValueError):  # the first or last day of the calendar: "never expires" as datetime.max

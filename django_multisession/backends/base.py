@@ -8,7 +8,7 @@ Django's sessions.
 import dataclasses
 import logging
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, ClassVar, Protocol
 
 from django.contrib.auth import SESSION_KEY as USER_ID_KEY
@@ -271,7 +271,7 @@ class SessionStore(SessionBase):
         # Does no I/O: _session_cache is there by now.
         # From an aware moment: a naive one plus some time is off by an hour where the clocks go back.
         wanted = limits.latest(in_milliseconds(self.get_expiry_date(modification=now)), created_at, active_at=now)
-        if stored and timedelta(0) <= wanted - stored.expires_at < limits.window(wanted - now):
+        if stored and limits.NO_TIME <= wanted - stored.expires_at < limits.window(wanted - now):
             return stored.expires_at
         return wanted
 
