@@ -4,13 +4,14 @@
 session is missing in the index of the user's sessions, the index has been lost (Redis may evict it), and the result's
 `complete` is `False`: then `repair_index()` looks through all sessions and makes the index again.
 
-    sessions_of()      one or two round trips, however many sessions
-    revoke_all()       lists and removes, until nothing new is found
-    revoke_everyone()  pages through all sessions, as repair_index() does
+    sessions_of(), count()  one round trip (Redis: two), however many sessions
+    revoke()                one more
+    revoke_all()            lists and removes, until nothing new is found
+    revoke_everyone()       pages through all sessions, as repair_index() does
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
@@ -21,12 +22,13 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.utils import timezone
+from django.utils.module_loading import import_string
 
-from . import codecs, lifecycle, limits
+from . import codecs, devices, lifecycle, limits
 from .exceptions import PayloadUnreadable
-from .lifecycle import ASYNC, REVOKED, SYNC, Face, handle
+from .lifecycle import REVOKED, handle
 from .records import Record, identify
-from .twins import run_sync
+from .twins import ASYNC, SYNC, Face, run_sync
 
 ROUNDS = 10  # at most: each beyond the second means that somebody has signed in meanwhile
 PAGE = 1000  # records
@@ -38,7 +40,7 @@ logger = logging.getLogger("django_multisession")
 class UserSession:
     """A session of a user. `id` is of use in calls of this module only; times are as a `DateTimeField` gives them.
 
-    `ip`, `user_agent` and `device` ("Firefox on Linux") are `None` where nothing was recorded at the log-in.
+    `created_at` is the log-in. `ip` and `user_agent` are `None` where nothing was recorded then.
     """
 
     id: str
@@ -47,14 +49,20 @@ class UserSession:
     expires_at: datetime
     ip: str | None = None
     user_agent: str | None = None
-    device: str | None = None
     is_current: bool = False
+
+    @property
+    def device(self) -> str | None:
+        """ "Firefox on Linux", in the current language; `None` if it is not known. Needs the `devices` extra."""
+        return devices.name_of(self.user_agent)
 
 
 class UserSessions(list[UserSession]):
     """What `sessions_of()` gives. `complete` is `False` if the request's own session was missing in the index."""
 
-    complete = True
+    def __init__(self, sessions: Iterable[UserSession] = (), complete: bool = True) -> None:
+        super().__init__(sessions)
+        self.complete = complete
 
 
 @dataclass(frozen=True)
@@ -87,11 +95,11 @@ async def asessions_of(user: Any, request: Any = None) -> UserSessions:
 
 def count(user: Any) -> int:
     """How many sessions `sessions_of()` would list."""
-    return len(sessions_of(user))
+    return run_sync(_count(SYNC, user))
 
 
 async def acount(user: Any) -> int:
-    return len(await asessions_of(user))
+    return await _count(ASYNC, user)
 
 
 def revoke(user: Any, id: str) -> bool:
@@ -137,11 +145,19 @@ async def arepair_index(user: Any = None, after: str | None = None, pages: int |
 
 
 async def _sessions_of(face: Face, user: Any, request: Any) -> UserSessions:
-    storage, user_id = _storage(face), user_id_of(user)
-    records = [record for record in await storage.of_user(user_id) if not limits.is_over(record)]
-    sessions = UserSessions(_described(record, _own_id(request)) for record in records)
-    sessions.sort(key=lambda session: (session.last_seen, session.created_at), reverse=True)
-    return sessions
+    storage, user_id, own_id = _storage(face), user_id_of(user), own_id_of(request)
+    records = _live(await storage.of_user(user_id))
+    own = getattr(getattr(request, "session", None), "_record", None)
+    complete = True
+    if own and own.id == own_id and own.user_id == user_id and hasattr(storage, "index"):
+        complete = own.id in {record.id for record in records}
+        records += [] if complete else _live([own])
+    records.sort(key=lambda record: (record.updated_at, record.created_at), reverse=True)
+    return UserSessions((_described(record, own_id) for record in records), _told(user_id, complete))
+
+
+async def _count(face: Face, user: Any) -> int:
+    return len(_live(await _storage(face).of_user(user_id_of(user))))
 
 
 async def _revoke(face: Face, user: Any, id: str) -> bool:
@@ -151,12 +167,22 @@ async def _revoke(face: Face, user: Any, id: str) -> bool:
 
 
 async def _revoke_all(face: Face, user: Any, keep: Any) -> Revoked:
-    own_id = _own_id(keep)
-    ended = await _end_all(face, user_id_of(user), REVOKED, keeps=lambda record: record.id == own_id)
-    return Revoked(ended)
+    storage, user_id, own_id = _storage(face), user_id_of(user), own_id_of(keep)
+    kept = []
+
+    def keeps(record: Record) -> bool:
+        kept.append(own := record.id == own_id)
+        return own
+
+    ended = await end_all(face, user_id, REVOKED, keeps)
+    if own_id is None or any(kept) or not hasattr(storage, "index"):
+        return Revoked(ended)
+    own = await storage.read(own_id)
+    return Revoked(ended, _told(user_id, complete=own is None or own.user_id != user_id))
 
 
-async def _end_all(face: Face, user_id: str, reason: str, keeps: Callable[[Record], bool]) -> int:
+async def end_all(face: Face, user_id: str, reason: str, keeps: Callable[[Record], bool]) -> int:
+    """A core coroutine, for others to give a reason. Ends when there is nothing new: a log-in of meanwhile is found."""
     storage, ended = _storage(face), 0
     for _ in range(ROUNDS):
         found = [record for record in await storage.of_user(user_id) if not keeps(record)]
@@ -176,7 +202,15 @@ async def _revoke_everyone(face: Face) -> int:
 
 
 async def _repair_index(face: Face, user: Any, after: str | None, pages: int | None) -> Repaired:
-    return Repaired(0)
+    storage, user_id = _storage(face), None if user is None else user_id_of(user)
+    indexed = looked_at = 0
+    while hasattr(storage, "index") and looked_at != pages:
+        page = await storage.scan(after, PAGE)
+        indexed += await storage.index([record for record in page if user_id in (None, record.user_id)])
+        after, looked_at = page.next, looked_at + 1
+        if after is None:
+            break
+    return Repaired(indexed, after)
 
 
 # Particulars
@@ -211,17 +245,34 @@ def _storage(face: Face) -> Any:
     return getattr(store(), face.storage)
 
 
-def _own_id(request: Any) -> str | None:
+def own_id_of(request: Any) -> str | None:
+    """The id of the record of a request's session."""
     key = getattr(getattr(request, "session", None), "session_key", None)
     return identify(key) if key else None
 
 
+def _live(records: Iterable[Record]) -> list[Record]:
+    return [record for record in records if not limits.is_over(record)]
+
+
+def _told(user_id: str, complete: bool) -> bool:
+    if not complete:
+        logger.error(
+            "The index of the sessions of user %s has been lost, at least in part: run repair_index().", user_id
+        )
+    return complete
+
+
 def _described(record: Record, own_id: str | None) -> UserSession:
+    client = data_of(record).get(devices.CLIENT_KEY)
+    known = client if isinstance(client, dict) else {}
     return UserSession(
         id=handle(record.id),
         created_at=_local(record.created_at),
         last_seen=_local(record.updated_at),
         expires_at=_local(limits.latest(record.expires_at, record.created_at, record.updated_at)),
+        ip=known.get("ip"),
+        user_agent=known.get("user_agent"),
         is_current=record.id == own_id,
     )
 
@@ -230,9 +281,9 @@ def _local(moment: datetime) -> datetime:
     return moment if settings.USE_TZ else timezone.make_naive(moment)
 
 
-def _data_of(record: Record) -> dict[str, Any]:
-    """Its data, or none: a session that cannot be read can still be ended."""
+def data_of(record: Record) -> dict[str, Any]:
+    """The session's data, or none: one that cannot be read is listed all the same, and can be ended."""
     try:
-        return codecs.decode(record.payload, record.id, store()().serializer)
+        return codecs.decode(record.payload, record.id, import_string(settings.SESSION_SERIALIZER))
     except PayloadUnreadable:
         return {}
