@@ -1,4 +1,4 @@
-"""How a purge gets on: a bar on a terminal, where rich is installed, else a line every few seconds."""
+"""How a purge or a count gets on: a bar on a terminal, where rich is installed, else a line every few seconds."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +28,21 @@ def reporting(stream: Any, found: Target, max_rows: Any, shown: bool) -> Iterato
         yield _lines(stream)
 
 
-def _bar(stream: Any) -> Any:
+@contextmanager
+def counting(stream: Any, shown: bool) -> Iterator[Callable[[int, float], object]]:
+    """The same for a pass over a store, of which nobody knows how much it holds: it takes sessions and seconds."""
+    if not shown:
+        yield lambda sessions, seconds: None
+    elif stream.isatty() and (bar := _bar(stream, transient=True)):
+        with bar:
+            task = bar.add_task("Counting", total=None, rate="")
+            yield lambda sessions, seconds: bar.update(task, completed=sessions, rate=_speed(sessions, seconds))
+    else:
+        say = _sometimes(stream)
+        yield lambda sessions, seconds: say(lambda: f"{sessions:,} sessions, {_speed(sessions, seconds)}")
+
+
+def _bar(stream: Any, **options: Any) -> Any:
     try:
         from rich import progress
         from rich.console import Console
@@ -41,22 +55,30 @@ def _bar(stream: Any) -> Any:
         progress.TextColumn("{task.fields[rate]}"),
         progress.TimeRemainingColumn(),
     )
-    return progress.Progress(
-        *columns, console=Console(file=stream._out)
-    )  # the command's wrapper ends each write with a newline
+    # The command's wrapper of the stream ends each write with a newline.
+    return progress.Progress(*columns, console=Console(file=stream._out), **options)
 
 
 def _lines(stream: Any) -> Report:
+    say = _sometimes(stream)
+    return lambda done: say(lambda: f"{done.rows:,} removed, {done.examined:,} examined, {_rate(done)}")
+
+
+def _sometimes(stream: Any) -> Callable[[Callable[[], str]], None]:
     last = time.perf_counter()
 
-    def report(progress: Progress) -> None:
+    def say(line: Callable[[], str]) -> None:
         nonlocal last
         if (now := time.perf_counter()) - last >= EVERY:
             last = now
-            stream.write(f"{progress.rows:,} removed, {progress.examined:,} examined, {_rate(progress)}", str)
+            stream.write(line(), str)
 
-    return report
+    return say
 
 
 def _rate(progress: Progress) -> str:
-    return f"{progress.examined / progress.seconds:,.0f} rows/s"
+    return _speed(progress.examined, progress.seconds, "rows")
+
+
+def _speed(number: int, seconds: float, what: str = "sessions") -> str:
+    return f"{number / max(seconds, 1e-9):,.0f} {what}/s"

@@ -1,0 +1,167 @@
+"""The sessions of the site and of its users. Exit codes: 0 done, 1 error."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
+
+from ... import people, user_sessions
+from ...exceptions import EngineUnavailable
+from ...statistics import DAY, HOUR, MINUTE, Bin, Statistics, as_json, collect
+from .. import tables
+from ..progress import counting
+
+MOST_NAMES = 20  # that are printed; --json has more
+
+
+class Command(BaseCommand):
+    help = "Lists and ends the sessions of users, and counts those of the site."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|revoke|revoke-all|stats")
+        of_user = verbs.add_parser("list", help="The sessions of a user, newest activity first.")
+        _add_user(of_user, required=True)
+        revoke = verbs.add_parser("revoke", help="End one session of a user.")
+        revoke.add_argument("id", metavar="ID", help="As `list` shows it.")
+        _add_user(revoke, required=True)
+        revoke_all = verbs.add_parser("revoke-all", help="End all sessions of a user, or of all users.")
+        whose = revoke_all.add_mutually_exclusive_group(required=True)
+        _add_user(whose)
+        whose.add_argument("--everyone", action="store_true", help="All users: each has to sign in again.")
+        revoke_all.add_argument("--no-input", "--noinput", action="store_true", help="Do not ask.")
+        stats = verbs.add_parser("stats", help="Count sessions and users, sizes and ages, in one pass over all.")
+        stats.add_argument("--no-progress", action="store_true", help="No progress.")
+        for each in (of_user, revoke, revoke_all, stats):
+            each.add_argument("--json", action="store_true", help="Print the result as JSON, and only that.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        verb = getattr(self, "_" + options["verb"].replace("-", "_"))
+        try:
+            verb(options)
+        except (EngineUnavailable, ImproperlyConfigured, LookupError) as error:
+            raise CommandError(str(error)) from error
+
+    def _list(self, options: dict[str, Any]) -> None:
+        user = people.find(options["user"])
+        sessions = user_sessions.sessions_of(user)
+        if options["json"]:
+            return self._write_json([_session(each) for each in sessions])
+        rows = [
+            (s.id, s.device, s.ip, _moment(s.created_at), _moment(s.last_seen), _moment(s.expires_at)) for s in sessions
+        ]
+        if rows:
+            tables.write(self.stdout, ("ID", "Device", "IP", "Signed in", "Last seen", "Expires"), rows)
+        self.stdout.write(f"{len(sessions):,} sessions of {_name(user)}.")
+
+    def _revoke(self, options: dict[str, Any]) -> None:
+        user = people.find(options["user"])
+        if not user_sessions.revoke(user, options["id"]):
+            raise CommandError(f"{_name(user)} has no session {options['id']!r}.")
+        self._say(options, 1, _name(user))
+
+    def _revoke_all(self, options: dict[str, Any]) -> None:
+        user = None if options["everyone"] else people.find(options["user"])
+        whose = _name(user) if user else "all users"
+        if not options["no_input"]:
+            self._ask(f"End all sessions of {whose}? [y/N] ")
+        ended = user_sessions.revoke_all(user).ended if user else user_sessions.revoke_everyone()
+        self._say(options, ended, whose)
+
+    def _stats(self, options: dict[str, Any]) -> None:
+        shown = options["verbosity"] > 0 and not options["no_progress"]
+        with counting(self.stderr, shown) as report:
+            found = collect(progress=report)
+        if options["json"]:
+            return self._write_json(as_json(found))
+        for line in summary(found):
+            self.stdout.write(line)
+        for heading, rows in histograms(found).items():
+            self.stdout.write("")
+            tables.write(self.stdout, (heading, "Sessions", ""), rows, numbers=[1])
+
+    def _ask(self, question: str) -> None:
+        try:
+            answer = input(question)
+        except EOFError:
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
+            raise CommandError("Nothing was ended.")
+
+    def _say(self, options: dict[str, Any], ended: int, whose: str) -> None:
+        if options["json"]:
+            self._write_json({"ended": ended})
+        elif options["verbosity"] > 0:
+            self.stdout.write(f"{ended:,} sessions of {whose} ended.")
+
+    def _write_json(self, result: object) -> None:
+        self.stdout.write(json.dumps(result))
+
+
+def _add_user(parser: Any, **options: Any) -> None:
+    parser.add_argument("--user", metavar="USER", help="Name by which the user signs in, or primary key.", **options)
+
+
+def _name(user: Any) -> str:
+    return tables.printable(user.get_username())
+
+
+def _session(session: user_sessions.UserSession) -> dict[str, Any]:
+    fields = dataclasses.asdict(session)
+    del fields["is_current"]  # there is no request
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in fields.items()}
+
+
+def _moment(moment: datetime) -> str:
+    return f"{timezone.localtime(moment) if timezone.is_aware(moment) else moment:%Y-%m-%d %H:%M}"
+
+
+def summary(found: Statistics) -> list[str]:
+    signed_in = found.sessions - found.anonymous
+    average = found.bytes // max(found.sessions, 1)
+    lines = [
+        f"{found.sessions:,} sessions: {signed_in:,} of {found.users:,} users, {found.anonymous:,} anonymous.",
+        f"{found.bytes:,} bytes of data: {average:,} on average, {found.largest:,} at most.",
+    ]
+    return [*lines, f"{found.unreadable:,} cannot be read."] if found.unreadable else lines
+
+
+Rows = Sequence[tuple[str, str, str]]
+
+
+def histograms(found: Statistics) -> dict[str, Rows]:
+    if not found.sessions:
+        return {}
+    shown = {
+        "Size": _rows(found.sizes, size),
+        "Age": _rows(found.ages, age),
+        "Last activity": _rows(found.idle, age),
+        "Device": _named(found.devices),
+        "Key": _named(found.names),
+    }
+    return {heading: rows for heading, rows in shown.items() if rows}
+
+
+def _rows(bins: Sequence[Bin], text: Any) -> Rows:
+    highest = max(each.sessions for each in bins)
+    labels = [f"up to {text(each.up_to)}" if each.up_to else f"over {text(bins[-2].up_to)}" for each in bins]
+    return [(label, f"{n:,}", tables.bar(n, highest)) for label, (_, n) in zip(labels, bins, strict=True)]
+
+
+def _named(counts: dict[str, int]) -> Rows:
+    return [(name, f"{n:,}", tables.bar(n, max(counts.values()))) for name, n in [*counts.items()][:MOST_NAMES]]
+
+
+def size(number: int) -> str:
+    return (
+        f"{number} B" if number < 1024 else f"{number // 1024} KiB" if number < 1024**2 else f"{number // 1024**2} MiB"
+    )
+
+
+def age(seconds: int) -> str:
+    unit, name = next((unit, name) for unit, name in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")) if seconds >= unit)
+    return f"{seconds // unit} {name}"
