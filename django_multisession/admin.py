@@ -1,4 +1,4 @@
-"""The runs of the purge in the admin, to be looked at."""
+"""The admin: the runs of the purge, to be looked at, and the sessions (see `session_admin.py`)."""
 
 from datetime import timedelta
 from typing import Any
@@ -12,10 +12,16 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from .charts import grouped
-from .models import PurgeRun
+from .models import PurgeRun, Session
 from .purge_charts import charts
+from .session_admin import EndSessionsMixin, SessionAdmin
+
+__all__ = ["EndSessionsMixin", "PurgeRunAdmin", "SessionAdmin"]
 
 COLUMNS = "started", "duration", "rows_purged", "batches", "more_waiting", "reason", "host", "table"
+
+
+admin.site.register(Session, SessionAdmin)
 
 
 @admin.register(PurgeRun)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from . import codecs, limits, user_sessions
+from . import codecs, devices, limits, user_sessions
 from .exceptions import PayloadUnreadable
 from .records import Page, Record, utcnow
 from .twins import run_sync
@@ -26,6 +26,7 @@ from .twins import run_sync
 PAGE = 500  # records
 MOST_NAMES = 1000  # that are told apart: a site may make up keys or devices without end
 NAME_LENGTH = 80  # characters
+UNKNOWN = "?"  # device
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 SIZES = [4**power for power in range(4, 11)]  # bytes: 256 to 1 MiB
@@ -45,6 +46,7 @@ class Statistics:
     """Sizes are those of stored payloads in bytes, ages count from the log-in, days are the site's.
 
     `complete` is `False` if the pass ended at a bound. `names` are top-level keys, with the number of their sessions.
+    `devices` are those recorded at log-ins, `UNKNOWN` of those that say nothing of use.
     """
 
     sessions: int = 0
@@ -119,7 +121,7 @@ class _Tally:
         self._take_times(record)
         if record.user_id:
             self.users.add(record.user_id)
-            self.log_ins[_day(record.created_at)] += 1
+            self.log_ins[day_of(record.created_at)] += 1
         else:
             self.anonymous += 1
         self._take_data(record)
@@ -132,7 +134,7 @@ class _Tally:
     def _take_times(self, record: Record) -> None:
         self.ages[bisect_left(AGES, (self.now - record.created_at).total_seconds())] += 1
         self.idle[bisect_left(IDLE, (self.now - record.updated_at).total_seconds())] += 1
-        self.expiries[_day(limits.latest(record.expires_at, record.created_at, record.updated_at))] += 1
+        self.expiries[day_of(limits.latest(record.expires_at, record.created_at, record.updated_at))] += 1
 
     def _take_data(self, record: Record) -> None:
         try:
@@ -141,6 +143,8 @@ class _Tally:
             self.unreadable += 1
             return
         _count(self.names, map(str, data))
+        if isinstance(client := data.get(devices.CLIENT_KEY), dict):
+            _count(self.devices, [devices.name_of(client.get("user_agent")) or UNKNOWN])
 
     def result(self, complete: bool, seconds: float) -> Statistics:
         return Statistics(
@@ -173,7 +177,7 @@ def _count(counter: Counter[str], names: Iterable[str]) -> None:
             counter[name] += 1
 
 
-def _day(moment: datetime) -> date:
+def day_of(moment: datetime) -> date:
     try:
         return timezone.localtime(moment).date()
     except OverflowError:  # the last day of the calendar: "never expires" as datetime.max

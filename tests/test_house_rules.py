@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 ADMIN = "django_multisession.admin"  # imported by Django's admin, where that is installed
 MODULES = [module.name for module in pkgutil.walk_packages([str(PACKAGE)], "django_multisession.")]
-MODULES.remove(ADMIN)
+MODULES = [name for name in MODULES if name not in (ADMIN, "django_multisession.session_admin")]
 ENGINES = sorted({module.name for module in pkgutil.iter_modules(backends.__path__)} - {"base"})
 LONGEST_FILE = 360
 

@@ -111,7 +111,7 @@ def _name(user: Any) -> str:
 
 
 def _session(session: user_sessions.UserSession) -> dict[str, Any]:
-    fields = dataclasses.asdict(session)
+    fields = {**dataclasses.asdict(session), "device": session.device}
     del fields["is_current"]  # there is no request
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in fields.items()}
 

@@ -1,0 +1,126 @@
+"""The charts of the overview in the admin: of the sessions there are, counted in one bounded pass, and of the purge."""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import Any
+
+from django.db import router
+from django.template.defaultfilters import filesizeformat
+from django.utils import formats
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from . import purge_charts
+from .charts import Bar, Chart, grouped
+from .models import PurgeRun
+from .records import utcnow
+from .statistics import DAY, HOUR, MINUTE, UNKNOWN, Bin, Statistics, collect, day_of
+
+MOST_SESSIONS = 10_000  # that are looked at for a page
+MOST_SECONDS = 2.0  # for which it does so
+DAYS = 15  # with a bar each: today, and as far as Django's default age of a session goes
+MOST_BARS = 12  # devices and names
+
+
+def overview(with_purges: bool) -> dict[str, Any]:
+    """What the page shows. Raises `EngineUnavailable`."""
+    found = collect(MOST_SESSIONS, MOST_SECONDS)
+    charts = [active(found), log_ins(found), expiries(found), sizes(found)]
+    if with_purges:
+        charts += purge_charts.charts(PurgeRun.objects.using(router.db_for_write(PurgeRun)))
+    return {
+        "found": found,
+        "first": grouped(found.sessions),
+        "summary": summary(found),
+        "charts": charts,
+        "lists": [devices(found), names(found)],
+    }
+
+
+def summary(found: Statistics) -> dict[str, str]:
+    return {
+        _("Sessions"): grouped(found.sessions),
+        _("Users signed in"): grouped(found.users),
+        _("Anonymous sessions"): grouped(found.anonymous),
+        _("Data"): filesizeformat(found.bytes),
+        _("Largest"): filesizeformat(found.largest),
+        _("Unreadable"): grouped(found.unreadable),
+    }
+
+
+def active(found: Statistics) -> Chart:
+    recent = sum(each.sessions for each in found.idle if each.up_to and each.up_to <= HOUR)
+    text = ngettext("%(sessions)s in the last hour", "%(sessions)s in the last hour", recent)
+    return _histogram(
+        "active", _("Active sessions"), text % _grouped(recent), _("Last activity"), found.idle[::-1], _ago
+    )
+
+
+def sizes(found: Statistics) -> Chart:
+    average = filesizeformat(found.bytes // max(found.sessions, 1))
+    text = _("%(size)s on average") % {"size": average}
+    return _histogram("sizes", _("Sizes"), text, _("Stored bytes"), found.sizes, filesizeformat)
+
+
+def _histogram(name: str, title: str, summary: str, heading: str, bins: Sequence[Bin], text: Any) -> Chart:
+    last = max(each.up_to or 0 for each in bins)
+    labels = [text(each.up_to) if each.up_to else f"> {text(last)}" for each in bins]
+    bars = [Bar(label, each.sessions, grouped(each.sessions)) for label, each in zip(labels, bins, strict=True)]
+    return Chart(name, title, summary, (heading, _("Sessions")), bars if any(b.value for b in bars) else [], labels)
+
+
+def log_ins(found: Statistics) -> Chart:
+    today = day_of(utcnow())
+    first = today - timedelta(days=DAYS - 1)
+    before = sum(sessions for day, sessions in found.log_ins.items() if day < first)
+    text = ngettext(
+        "%(sessions)s before, of sessions still there", "%(sessions)s before, of sessions still there", before
+    )
+    return _by_day("log-ins", _("Log-ins per day"), text % _grouped(before), found.log_ins, first)
+
+
+def expiries(found: Statistics) -> Chart:
+    first = day_of(utcnow())
+    later = sum(sessions for day, sessions in found.expiries.items() if day >= first + timedelta(days=DAYS))
+    text = ngettext("%(sessions)s later", "%(sessions)s later", later)
+    return _by_day("expiries", _("Expiries per day"), text % _grouped(later), found.expiries, first)
+
+
+def _by_day(name: str, title: str, summary: str, counts: dict[date, int], first: date) -> Chart:
+    days = [first + timedelta(days=number) for number in range(DAYS)]
+    bars = [Bar(_date(day), sessions, grouped(sessions)) for day in days for sessions in [counts.get(day, 0)]]
+    shown = bars if any(bar.value for bar in bars) else []
+    return Chart(name, title, summary, (_("Day"), _("Sessions")), shown, [bars[0].label, bars[-1].label])
+
+
+def devices(found: Statistics) -> Chart:
+    none = _("None were recorded at log-ins: see MULTISESSION_TRACK_CLIENT.")
+    counts = {_("unknown") if name == UNKNOWN else name: sessions for name, sessions in found.devices.items()}
+    return _ranking("devices", _("Devices"), none, _("Device"), counts)
+
+
+def names(found: Statistics) -> Chart:
+    return _ranking("names", _("Keys of the sessions' data"), _("None."), _("Key"), found.names)
+
+
+def _ranking(name: str, title: str, none: str, heading: str, counts: dict[str, int]) -> Chart:
+    shown = [Bar(label, sessions, grouped(sessions)) for label, sessions in [*counts.items()][:MOST_BARS]]
+    others = len(counts) - len(shown)
+    text = ngettext("and %(others)s other", "and %(others)s others", others) % {"others": grouped(others)}
+    return Chart(name, title, (text if others else "") if counts else none, (heading, _("Sessions")), shown)
+
+
+def _grouped(sessions: int) -> dict[str, str]:
+    return {"sessions": grouped(sessions)}
+
+
+def _date(day: date) -> str:
+    return formats.date_format(day, "SHORT_DATE_FORMAT")
+
+
+def _ago(seconds: int) -> str:
+    if seconds < HOUR:
+        return _("%(number)s min") % {"number": seconds // MINUTE}
+    if seconds < DAY:
+        return _("%(number)s h") % {"number": seconds // HOUR}
+    return ngettext("%(number)s day", "%(number)s days", seconds // DAY) % {"number": seconds // DAY}
