@@ -103,6 +103,7 @@ class SessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             more=max(0, len(sessions) - MOST_SHOWN),
             complete=sessions.complete,
             can_end=self.has_delete_permission(request),
+            own=any(session.is_current for session in sessions),
             others=any(not session.is_current for session in sessions),
             end_url=self._url("end", user),
         )

@@ -50,47 +50,42 @@ def summary(found: Statistics) -> dict[str, str]:
 
 def active(found: Statistics) -> Chart:
     recent = sum(each.sessions for each in found.idle if each.up_to and each.up_to <= HOUR)
-    text = ngettext("%(sessions)s in the last hour", "%(sessions)s in the last hour", recent)
-    return _histogram(
-        "active", _("Active sessions"), text % _grouped(recent), _("Last activity"), found.idle[::-1], _ago
-    )
+    text = _("%(sessions)s in the last hour") % {"sessions": grouped(recent)}
+    return _histogram("active", _("Active sessions"), text, _("Last activity"), found.idle[::-1], _ago)
 
 
 def sizes(found: Statistics) -> Chart:
     average = filesizeformat(found.bytes // max(found.sessions, 1))
     text = _("%(size)s on average") % {"size": average}
-    return _histogram("sizes", _("Sizes"), text, _("Stored bytes"), found.sizes, filesizeformat)
+    return _histogram("sizes", _("Sizes"), text, _("Stored size"), found.sizes, _size)
 
 
 def _histogram(name: str, title: str, summary: str, heading: str, bins: Sequence[Bin], text: Any) -> Chart:
     last = max(each.up_to or 0 for each in bins)
-    labels = [text(each.up_to) if each.up_to else f"> {text(last)}" for each in bins]
+    labels = [text(each.up_to) if each.up_to else f">\N{NO-BREAK SPACE}{text(last)}" for each in bins]
     bars = [Bar(label, each.sessions, grouped(each.sessions)) for label, each in zip(labels, bins, strict=True)]
     return Chart(name, title, summary, (heading, _("Sessions")), bars if any(b.value for b in bars) else [], labels)
 
 
 def log_ins(found: Statistics) -> Chart:
-    today = day_of(utcnow())
-    first = today - timedelta(days=DAYS - 1)
-    before = sum(sessions for day, sessions in found.log_ins.items() if day < first)
-    text = ngettext(
-        "%(sessions)s before, of sessions still there", "%(sessions)s before, of sessions still there", before
-    )
-    return _by_day("log-ins", _("Log-ins per day"), text % _grouped(before), found.log_ins, first)
+    first = day_of(utcnow()) - timedelta(days=DAYS - 1)
+    text = _("%(shown)s in %(days)s days, %(others)s before; of sessions that are still there")
+    return _by_day("log-ins", _("Log-ins per day"), text, found.log_ins, first)
 
 
 def expiries(found: Statistics) -> Chart:
-    first = day_of(utcnow())
-    later = sum(sessions for day, sessions in found.expiries.items() if day >= first + timedelta(days=DAYS))
-    text = ngettext("%(sessions)s later", "%(sessions)s later", later)
-    return _by_day("expiries", _("Expiries per day"), text % _grouped(later), found.expiries, first)
+    text = _("%(shown)s in %(days)s days, %(others)s later")
+    return _by_day("expiries", _("Expiries per day"), text, found.expiries, day_of(utcnow()))
 
 
-def _by_day(name: str, title: str, summary: str, counts: dict[date, int], first: date) -> Chart:
+def _by_day(name: str, title: str, text: str, counts: dict[date, int], first: date) -> Chart:
     days = [first + timedelta(days=number) for number in range(DAYS)]
-    bars = [Bar(_date(day), sessions, grouped(sessions)) for day in days for sessions in [counts.get(day, 0)]]
-    shown = bars if any(bar.value for bar in bars) else []
-    return Chart(name, title, summary, (_("Day"), _("Sessions")), shown, [bars[0].label, bars[-1].label])
+    bars = [Bar(_date(day), counts.get(day, 0), grouped(counts.get(day, 0))) for day in days]
+    shown = sum(bar.value for bar in bars)
+    others = sum(counts.values()) - shown
+    summary = text % {"shown": grouped(shown), "days": DAYS, "others": grouped(others)}
+    ticks = [bars[0].label, bars[-1].label]
+    return Chart(name, title, summary, (_("Day"), _("Sessions")), bars if shown else [], ticks)
 
 
 def devices(found: Statistics) -> Chart:
@@ -110,10 +105,6 @@ def _ranking(name: str, title: str, none: str, heading: str, counts: dict[str, i
     return Chart(name, title, (text if others else "") if counts else none, (heading, _("Sessions")), shown)
 
 
-def _grouped(sessions: int) -> dict[str, str]:
-    return {"sessions": grouped(sessions)}
-
-
 def _date(day: date) -> str:
     return formats.date_format(day, "SHORT_DATE_FORMAT")
 
@@ -124,3 +115,12 @@ def _ago(seconds: int) -> str:
     if seconds < DAY:
         return _("%(number)s h") % {"number": seconds // HOUR}
     return ngettext("%(number)s day", "%(number)s days", seconds // DAY) % {"number": seconds // DAY}
+
+
+def _size(bound: int) -> str:
+    """Of the bounds, which are whole: shorter than `filesizeformat` has it."""
+    if bound < 1024:
+        return _("%(number)s B") % {"number": bound}
+    if bound < 1024**2:
+        return _("%(number)s KB") % {"number": bound // 1024}
+    return _("%(number)s MB") % {"number": bound // 1024**2}

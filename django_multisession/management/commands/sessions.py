@@ -157,9 +157,7 @@ def _named(counts: dict[str, int]) -> Rows:
 
 
 def size(number: int) -> str:
-    return (
-        f"{number} B" if number < 1024 else f"{number // 1024} KiB" if number < 1024**2 else f"{number // 1024**2} MiB"
-    )
+    return f"{number} B" if number < 1024 else f"{number // 1024} KB" if number < 1024**2 else f"{number // 1024**2} MB"
 
 
 def age(seconds: int) -> str:
