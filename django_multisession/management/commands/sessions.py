@@ -56,7 +56,7 @@ class Command(BaseCommand):
         ]
         if rows:
             tables.write(self.stdout, ("ID", "Device", "IP", "Signed in", "Last seen", "Expires"), rows)
-        self.stdout.write(f"{len(sessions):,} sessions of {_name(user)}.")
+        self.stdout.write(f"{_counted(len(sessions))} of {_name(user)}.")
 
     def _revoke(self, options: dict[str, Any]) -> None:
         user = people.find(options["user"])
@@ -96,7 +96,7 @@ class Command(BaseCommand):
         if options["json"]:
             self._write_json({"ended": ended})
         elif options["verbosity"] > 0:
-            self.stdout.write(f"{ended:,} sessions of {whose} ended.")
+            self.stdout.write(f"{_counted(ended)} of {whose} ended.")
 
     def _write_json(self, result: object) -> None:
         self.stdout.write(json.dumps(result))
@@ -108,6 +108,10 @@ def _add_user(parser: Any, **options: Any) -> None:
 
 def _name(user: Any) -> str:
     return tables.printable(user.get_username())
+
+
+def _counted(sessions: int) -> str:
+    return f"{sessions:,} session" if sessions == 1 else f"{sessions:,} sessions"
 
 
 def _session(session: user_sessions.UserSession) -> dict[str, Any]:
@@ -124,7 +128,7 @@ def summary(found: Statistics) -> list[str]:
     signed_in = found.sessions - found.anonymous
     average = found.bytes // max(found.sessions, 1)
     lines = [
-        f"{found.sessions:,} sessions: {signed_in:,} of {found.users:,} users, {found.anonymous:,} anonymous.",
+        f"{_counted(found.sessions)}: {signed_in:,} of users ({found.users:,}), {found.anonymous:,} anonymous.",
         f"{found.bytes:,} bytes of data: {average:,} on average, {found.largest:,} at most.",
     ]
     return [*lines, f"{found.unreadable:,} cannot be read."] if found.unreadable else lines

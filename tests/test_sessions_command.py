@@ -1,0 +1,382 @@
+"""`manage.py sessions`, on every engine."""
+
+import io
+import json
+import sys
+from datetime import datetime
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.management import CommandError, call_command
+from django.core.management.base import OutputWrapper
+
+from django_multisession import statistics
+from django_multisession.management import progress, tables
+from django_multisession.management.commands.sessions import age, size
+from django_multisession.records import identify
+from django_multisession.user_sessions import sessions_of
+
+from .conftest import ENGINES
+from .test_outages import using
+from .test_purgesessions import RUN, Terminal, ended
+from .test_sessions_admin import FIREFOX, SECRET, UNREACHABLE, start, with_agent
+
+HOSTILE = "[red]\x1b]0;owned\x07\x1b[2J\u202egnp.exe"
+
+
+@pytest.fixture(params=list(ENGINES))
+def engine_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def on(*engines: str) -> Any:
+    return pytest.mark.parametrize("engine_name", engines, indirect=True)
+
+
+@pytest.fixture
+def people(Store: Any) -> Any:
+    made = []
+
+    def make(name: str, **fields: Any) -> Any:
+        made.append(user := get_user_model().objects.create_user(name, **fields))
+        return user
+
+    yield make
+    for user in made:
+        user.delete()
+
+
+@pytest.fixture
+def ann(people: Any) -> Any:
+    return people("ann")
+
+
+@pytest.fixture
+def command(Store: Any, capsys: Any) -> Any:
+    """What the command prints, to stdout and to stderr."""
+
+    def run(*words: str, **more: Any) -> Any:
+        call_command("sessions", *words, **more)
+        return capsys.readouterr()
+
+    return run
+
+
+def refused(command: Any, *words: str) -> str:
+    with pytest.raises(CommandError) as raised:
+        command(*words)
+    assert raised.value.returncode == 1
+    return str(raised.value)
+
+
+def answering(monkeypatch: Any, answer: str) -> list[str]:
+    """The questions."""
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or answer)
+    return asked
+
+
+# list
+
+
+@pytest.mark.parametrize("by", ["username", "pk"])
+def test_list(Store, command, ann, people, by):
+    with_agent(Store, ann)
+    with_agent(Store, ann, agent="curl/8.1")
+    start(Store, people("bob"))
+    out, err = command("list", "--user", str(getattr(ann, by)))
+    headings, *rows, last = out.splitlines()
+    assert headings.split("  ")[0] == "ID"
+    assert [row.split()[0] for row in rows] == [session.id for session in sessions_of(ann)]
+    assert "Firefox on Linux" in out
+    assert "203.0.113.7" in out
+    assert (last, err) == ("2 sessions of ann.", "")
+
+
+def test_list_as_json(Store, command, ann):
+    with_agent(Store, ann)
+    [listed], err = json.loads(command("list", "--user=ann", "--json").out), ""
+    [session] = sessions_of(ann)
+    assert datetime.fromisoformat(listed.pop("expires_at")) == session.expires_at
+    assert datetime.fromisoformat(listed.pop("created_at")) == session.created_at
+    assert datetime.fromisoformat(listed.pop("last_seen")) == session.last_seen
+    assert listed == {
+        "id": session.id,
+        "ip": "203.0.113.7",
+        "user_agent": FIREFOX,
+        "device": "Firefox on Linux",
+    }
+    assert err == ""
+
+
+@on("sqlite", "redis")
+def test_nothing_to_list(command, ann):
+    assert command("list", "--user=ann").out == "0 sessions of ann.\n"
+    assert command("list", "--user=ann", "--json").out == "[]\n"
+
+
+@on("sqlite")
+def test_a_table_on_a_terminal(Store, ann, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    with_agent(Store, ann)
+    start(Store, ann, _client={"ip": None, "user_agent": HOSTILE})
+    terminal = Terminal()
+    call_command("sessions", "list", "--user=ann", stdout=terminal)
+    assert "─" in terminal.getvalue()
+    assert "Firefox on Linux" in terminal.getvalue()
+
+
+@on("sqlite")
+def test_a_terminal_without_rich(Store, ann, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich", None)
+    with_agent(Store, ann)
+    terminal = Terminal()
+    call_command("sessions", "list", "--user=ann", stdout=terminal)
+    assert "─" not in terminal.getvalue()
+    assert "Firefox on Linux" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_what_a_terminal_would_obey_is_not_printed(monkeypatch, stream):
+    monkeypatch.setenv("TERM", "xterm")
+    printed = stream()
+    tables.write(OutputWrapper(printed), ["A", "B"], [[HOSTILE, 1]])
+    assert "[red]" in printed.getvalue()
+    assert [code for code in ("\x1b]", "\x1b[2J", "\x07", "\u202e") if code in printed.getvalue()] == []
+
+
+@on("sqlite")
+def test_nor_is_it_in_a_name(command, people):
+    people(HOSTILE)
+    out, _ = command("list", "--user", HOSTILE)
+    assert "\x1b" not in out
+    assert "[red]" in out
+
+
+# Who is meant
+
+
+@on("sqlite")
+def test_nobody(command):
+    for text in ("nobody", "987654", "9" * 40, ""):
+        assert f"There is no user {text!r}." in refused(command, "list", "--user", text)
+
+
+@on("sqlite")
+def test_a_name_that_is_the_primary_key_of_another(command, ann, people):
+    people(str(ann.pk))
+    for words in (["list"], ["revoke", "x"], ["revoke-all", "--no-input"]):
+        assert "primary key of another" in refused(command, *words, f"--user={ann.pk}")
+
+
+# revoke
+
+
+def test_revoke(Store, command, ann):
+    session, other = with_agent(Store, ann), with_agent(Store, ann, "curl/8.1")
+    id = next(each.id for each in sessions_of(ann) if each.user_agent == FIREFOX)
+    assert command("revoke", id, "--user=ann").out == "1 session of ann ended.\n"
+    assert not Store().exists(session.session_key)
+    assert Store().exists(other.session_key)
+    assert refused(command, "revoke", id, "--user=ann") == f"ann has no session {id!r}."
+
+
+def test_the_session_of_another_user_is_not_revoked(Store, command, ann, people):
+    bob = people("bob")
+    session = start(Store, bob)
+    [listed] = sessions_of(bob)
+    for id in (listed.id, session.session_key, identify(session.session_key)):
+        assert "has no session" in refused(command, "revoke", id, "--user=ann")
+    assert Store().exists(session.session_key)
+
+
+@on("sqlite")
+def test_revoke_as_json(Store, command, ann):
+    start(Store, ann)
+    [listed] = sessions_of(ann)
+    assert json.loads(command("revoke", listed.id, "--user=ann", "--json").out) == {"ended": 1}
+
+
+# revoke-all
+
+
+def test_revoke_all_of_a_user(Store, command, ann, people):
+    sessions, other = [start(Store, ann) for _ in range(3)], start(Store, people("bob"))
+    assert command("revoke-all", "--user=ann", "--no-input").out == "3 sessions of ann ended.\n"
+    assert not any(Store().exists(session.session_key) for session in sessions)
+    assert Store().exists(other.session_key)
+    assert json.loads(command("revoke-all", "--user=ann", "--no-input", "--json").out) == {"ended": 0}
+
+
+def test_revoke_all_of_everyone(Store, command, ann, people):
+    sessions = [start(Store, ann), start(Store, people("bob"))]
+    anonymous = Store()
+    anonymous.save()
+    assert command("revoke-all", "--everyone", "--no-input").out == "2 sessions of all users ended.\n"
+    assert not any(Store().exists(session.session_key) for session in sessions)
+    assert Store().exists(anonymous.session_key)
+
+
+@on("sqlite")
+@pytest.mark.parametrize("answer", ["y", "Yes "])
+def test_it_asks(Store, command, ann, monkeypatch, answer):
+    start(Store, ann)
+    asked = answering(monkeypatch, answer)
+    assert "1 session of ann ended." in command("revoke-all", "--user=ann").out
+    assert asked == ["End all sessions of ann? [y/N] "]
+
+
+@on("sqlite")
+@pytest.mark.parametrize("answer", ["", "n", "yo"])
+@pytest.mark.parametrize("whose", ["--user=ann", "--everyone"])
+def test_no_is_no(Store, command, ann, monkeypatch, answer, whose):
+    session = start(Store, ann)
+    answering(monkeypatch, answer)
+    assert refused(command, "revoke-all", whose) == "Nothing was ended."
+    assert Store().exists(session.session_key)
+
+
+@on("sqlite")
+def test_whose_must_be_said(command):
+    for words in (
+        ["revoke-all", "--no-input"],
+        ["revoke-all", "--user=ann", "--everyone"],
+        ["list"],
+        ["revoke", "x"],
+        [],
+    ):
+        with pytest.raises(CommandError):
+            command(*words)
+
+
+@on("sqlite")
+def test_silence(Store, command, ann):
+    start(Store, ann)
+    assert command("revoke-all", "--user=ann", "--no-input", verbosity=0) == ("", "")
+
+
+# stats
+
+
+def test_stats(Store, command, ann):
+    for _ in range(2):
+        with_agent(Store, ann, cart=[1])
+    Store().save()
+    out, err = command("stats")
+    first, second, *_ = out.splitlines()
+    assert first == "3 sessions: 2 of users (1), 1 anonymous."
+    assert second.endswith("at most.")
+    table = {tuple(line.split()[:-2]): line.split()[-2:] for line in out.splitlines() if line.endswith("#")}
+    assert table["up", "to", "1", "h"] == ["3", "#" * tables.BAR]
+    assert table["Firefox", "on", "Linux"] == ["2", "#" * tables.BAR]
+    assert table["cart",][0] == "2"
+    assert err == ""
+
+
+def test_stats_as_json(Store, command, ann):
+    with_agent(Store, ann, cart=[1])
+    result = json.loads(command("stats", "--json").out)
+    assert (result["sessions"], result["users"], result["complete"]) == (1, 1, True)
+    assert result["devices"] == {"Firefox on Linux": 1}
+
+
+@on("sqlite", "redis")
+def test_stats_of_nothing(command):
+    assert command("stats").out.splitlines()[0] == "0 sessions: 0 of users (0), 0 anonymous."
+
+
+@on("sqlite")
+def test_what_cannot_be_read_is_said(Store, command, settings, ann):
+    start(Store, ann)
+    settings.SECRET_KEY = "another"
+    assert "1 cannot be read." in command("stats").out
+
+
+@on("sqlite")
+def test_a_bar_on_a_terminal(Store, ann, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(statistics, "PAGE", 2)
+    for _ in range(5):
+        start(Store, ann)
+    terminal = Terminal()
+    call_command("sessions", "stats", stdout=io.StringIO(), stderr=terminal)
+    assert "5/?" in terminal.getvalue()
+    assert "sessions/s" in terminal.getvalue()
+
+
+@on("sqlite")
+@pytest.mark.parametrize(("words", "verbosity"), [(["--no-progress"], 1), ([], 0)])
+def test_no_bar(Store, ann, words, verbosity):
+    start(Store, ann)
+    terminal = Terminal()
+    call_command("sessions", "stats", *words, verbosity=verbosity, stdout=io.StringIO(), stderr=terminal)
+    assert terminal.getvalue() == ""
+
+
+@on("sqlite")
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_lines_elsewhere_and_without_rich(Store, ann, monkeypatch, stream):
+    monkeypatch.setattr(progress, "EVERY", 0)
+    monkeypatch.setattr(statistics, "PAGE", 2)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    for _ in range(5):
+        start(Store, ann)
+    lines = stream()
+    call_command("sessions", "stats", stdout=io.StringIO(), stderr=lines)
+    seen = [line.split(",")[0] for line in lines.getvalue().splitlines()]
+    assert seen == ["2 sessions", "4 sessions", "5 sessions"]
+
+
+def test_bounds_in_words():
+    assert [size(bound) for bound in statistics.SIZES] == ["256 B", "1 KB", "4 KB", "16 KB", "64 KB", "256 KB", "1 MB"]
+    assert [age(bound) for bound in statistics.AGES] == ["1 h", "1 d", "7 d", "30 d", "90 d", "365 d"]
+    assert age(statistics.IDLE[0]) == "5 min"
+
+
+# What must not be printed
+
+
+def test_no_key_no_hash_and_no_value_is_printed(Store, command, ann):
+    session = with_agent(Store, ann, cart={"inner": SECRET})
+    secrets = SECRET, "inner", session.session_key, identify(session.session_key)
+    for words in (
+        "list --user=ann",
+        "list --user=ann --json",
+        "stats",
+        "stats --json",
+        "revoke-all --user=ann --no-input",
+    ):
+        out, err = command(*words.split())
+        assert [secret for secret in secrets if secret in out + err] == []
+
+
+# When it fails
+
+
+@on("memory")
+@pytest.mark.parametrize("kind", list(UNREACHABLE))
+def test_a_store_that_is_away(command, ann, kind):
+    with using(kind, UNREACHABLE[kind]):
+        for words in ("list --user=ann", "revoke x --user=ann", "revoke-all --everyone --no-input", "stats --json"):
+            assert refused(command, *words.split())
+
+
+@on("memory")
+def test_an_engine_of_others(command, ann, settings):
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
+    assert "cannot list" in refused(command, "stats")
+    assert "cannot list" in refused(command, "list", "--user=ann")
+
+
+@on("sqlite")
+def test_exit_codes(Store):
+    run = RUN.replace("purgesessions", "sessions")
+    code, out, _ = ended(run.format(options="stats --json"))
+    assert (code, json.loads(out)["sessions"]) == (0, 0)
+    code, out, err = ended(
+        "settings.SESSION_ENGINE = 'django.contrib.sessions.backends.file'\n" + run.format(options="stats")
+    )
+    assert (code, out) == (1, "")
+    assert "cannot list" in err
