@@ -129,6 +129,19 @@ def test_a_table_on_a_terminal(Store, ann, monkeypatch):
 
 
 @on("sqlite")
+def test_a_narrow_terminal_cuts_nothing(Store, ann, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "60")
+    with_agent(Store, ann)
+    [listed] = sessions_of(ann)
+    terminal = Terminal()
+    call_command("sessions", "list", "--user=ann", stdout=terminal)
+    assert listed.id in terminal.getvalue()
+    assert "Firefox" in terminal.getvalue()
+    assert "…" not in terminal.getvalue()
+
+
+@on("sqlite")
 def test_a_terminal_without_rich(Store, ann, monkeypatch):
     monkeypatch.setitem(sys.modules, "rich", None)
     with_agent(Store, ann)

@@ -50,7 +50,9 @@ def _rich(headings: Sequence[str], cells: list[list[str]], numbers: Sequence[int
         return None
     table = Table(box=box.SIMPLE_HEAD)
     for at, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if at in numbers else "left")
+        # Nothing is cut: the first column is what the next command needs, the others are folded.
+        first = max((len(row[0]) for row in cells), default=0) if at == 0 else None
+        table.add_column(heading, justify="right" if at in numbers else "left", overflow="fold", min_width=first)
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))  # Text: "[red]" is no markup
     return table
