@@ -30,6 +30,10 @@ Under `check --deploy` and `check --database` (which `migrate` runs first), of t
     W005  redis: it could not be asked
     E015  redis: it is older than 6.2
     W006  redis: it evicts sessions when its memory is full
+
+Under `check --database` (and `migrate`), of the database of the sessions::
+
+    W008  db: rows expired more than 7 days ago, and no purge was recorded since
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -242,4 +246,4 @@ def is_callable(path: object) -> bool:
     return False
 
 
-from . import redis_checks  # noqa: E402, F401  registers them: the checks of the engine with the most to go wrong
+from . import db_checks, redis_checks  # noqa: E402, F401  registers them

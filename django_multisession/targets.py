@@ -17,7 +17,7 @@ from .durations import Duration, as_age, as_seconds
 from .exceptions import InvalidOption
 from .lease import Lease
 from .records import utcnow
-from .sweep import Batch, Criteria, Position, Table, asking, batch, count, days, table_of
+from .sweep import Batch, Criteria, Position, Table, ages, asking, batch, count, days, table_of
 from .twins import run_sync
 
 GRACE = timedelta(hours=1)
@@ -66,6 +66,10 @@ class Target:
     def days(self) -> dict[date, int]:
         """How many would go, by day of expiry. Raises `EngineUnavailable`."""
         return dict(self._ask(days)) if self.table else {}
+
+    def ages(self, days: int, at_most: int) -> list[int]:
+        """How many expired on each of the last days, and before; see `sweep.ages()`. Raises `EngineUnavailable`."""
+        return list(self._ask(ages, days, at_most)) if self.table else []
 
     def sweep(self, call: Call, pause: float) -> Sweep:
         if self.table:

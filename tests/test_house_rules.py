@@ -24,7 +24,9 @@ from django_multisession.conf import NAMES
 PACKAGE = Path(django_multisession.__file__).parent
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+ADMIN = "django_multisession.admin"  # imported by Django's admin, where that is installed
 MODULES = [module.name for module in pkgutil.walk_packages([str(PACKAGE)], "django_multisession.")]
+MODULES.remove(ADMIN)
 ENGINES = sorted({module.name for module in pkgutil.iter_modules(backends.__path__)} - {"base"})
 LONGEST_FILE = 360
 
@@ -47,12 +49,11 @@ def imports(tree: ast.Module) -> Iterator[str]:
             yield from (f"{dots}{module}{alias.name}" for alias in node.names)
 
 
-def fresh(code: str, *, blocked: str = "", apps: str = "") -> str:
+def fresh(code: str, *, blocked: str = "", apps: str = "", **settings: Any) -> str:
     """What a new Python process prints, where the modules named in `blocked` are not installed."""
     blocking = f"import sys; sys.modules.update(dict.fromkeys({blocked.split()!r}))"
-    configuring = (
-        f"from django.conf import settings; settings.configure(INSTALLED_APPS={apps.split()!r}, SECRET_KEY='x')"
-    )
+    settings |= {"INSTALLED_APPS": apps.split(), "SECRET_KEY": "x"}
+    configuring = f"from django.conf import settings; settings.configure(**{settings!r})"
     lines = [blocking, configuring, "import django; django.setup()", code]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -199,6 +200,9 @@ print([message.id for message in django.core.checks.run_checks()])
     assert "django_multisession.E003" in printed
 
 
+EXTRAS = "redis django_redis hiredis pymongo bson celery orjson backports.zstd compression cryptography rich"
+
+
 def test_package_imports_without_extras() -> None:
     """Neither drivers nor anything else that only an extra installs is needed, but by the engine that it is for."""
     needs_driver = {f"django_multisession.{name}" for name in ("backends.mongodb", "backends.redis", "redis_clients")}
@@ -207,8 +211,12 @@ from importlib import import_module
 for module in {sorted(set(MODULES) - needs_driver)!r}:
     import_module(module)
 """
-    extras = "redis django_redis hiredis pymongo bson celery orjson backports.zstd compression cryptography rich"
-    fresh(code, blocked=extras, apps="django_multisession")
+    fresh(code, blocked=EXTRAS, apps="django_multisession")
+
+
+def test_admin_imports_without_extras() -> None:
+    apps = "django.contrib.contenttypes django.contrib.auth django.contrib.admin django_multisession"
+    assert fresh(f"print({ADMIN!r} in sys.modules)", blocked=EXTRAS, apps=apps) == "True\n"
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -664,9 +664,11 @@ def test_a_run_is_kept_logged_and_signalled(run, caplog):
 def test_the_newest_runs_are_kept(Store, monkeypatch):
     monkeypatch.setattr(PurgeRun, "KEPT", 3)
     runs = PurgeRun.objects.using(SessionRouter.alias)
+    pks = []
     for _ in range(5):
         purge()
-    assert runs.count() == 3
+        pks.append(runs.latest("pk").pk)
+    assert [run.pk for run in runs.order_by("pk")] == pks[2:]
 
 
 def test_a_run_that_cannot_be_recorded_is_done_all_the_same(Store, monkeypatch, caplog):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.contrib import admin
 from django.contrib.auth import alogin, alogout, authenticate, login, logout, update_session_auth_hash
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -112,4 +113,4 @@ PAGES = (
     unhandled,
 )
 urlpatterns = [path(f"{page.__name__}/", page) for page in PAGES]
-urlpatterns += [path("fail_after/<what>/", fail_after)]
+urlpatterns += [path("admin/", admin.site.urls), path("fail_after/<what>/", fail_after)]

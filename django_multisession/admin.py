@@ -1,0 +1,70 @@
+"""The runs of the purge in the admin, to be looked at."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin
+from django.db import router
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.formats import number_format
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from .charts import grouped
+from .models import PurgeRun
+from .purge_charts import charts
+
+COLUMNS = "started", "duration", "rows_purged", "batches", "more_waiting", "reason", "host", "table"
+
+
+@admin.register(PurgeRun)
+class PurgeRunAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """For users with the permission to view them. Nobody adds, changes or deletes one: the purge keeps the newest."""
+
+    list_display = COLUMNS
+    list_filter = "reason", "host", "table"
+    ordering = ("-pk",)
+    fields = readonly_fields = COLUMNS
+
+    class Media:
+        css = {"all": ["django_multisession/charts.css"]}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: PurgeRun | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: PurgeRun | None = None) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[PurgeRun]:
+        # Where the purge writes: a replica may lag.
+        return super().get_queryset(request).using(router.db_for_write(PurgeRun))
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        response = super().changelist_view(request, extra_context)
+        context = getattr(response, "context_data", {})
+        if "cl" in context:  # else a redirect
+            context["charts"] = charts(context["cl"].queryset)  # as filtered
+        return response
+
+    @admin.display(description=gettext_lazy("started at"), ordering="started_at")
+    def started(self, run: PurgeRun) -> Any:
+        return run.started_at  # a datetime; of the field itself the admin would only see that numbers are stored
+
+    @admin.display(description=gettext_lazy("duration"))
+    def duration(self, run: PurgeRun) -> str:
+        took = run.ended_at - run.started_at
+        if took < timedelta(minutes=1):
+            return _("%(seconds)s s") % {"seconds": number_format(took.total_seconds(), 1)}
+        return str(timedelta(seconds=round(took.total_seconds())))
+
+    @admin.display(description=gettext_lazy("rows"), ordering="rows")
+    def rows_purged(self, run: PurgeRun) -> str:
+        return grouped(run.rows)
+
+    @admin.display(description=gettext_lazy("more are waiting"), ordering="more")
+    def more_waiting(self, run: PurgeRun) -> str:
+        return _("Yes") if run.more else _("No")  # in words: the icons have red for no
