@@ -1,6 +1,6 @@
-"""Starts the example site: the store that an engine needs, the database's tables, web servers that share both, and Celery.
+"""Starts the example site: the store that an engine needs, the database's tables and web servers that share both.
 
-Only SQL sessions have to be purged, so Celery's worker and beat, and their broker, are for that engine.
+SQL sessions have to be purged: for that engine Celery's worker and beat are started too, and their broker.
 """
 
 import os

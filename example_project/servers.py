@@ -6,8 +6,9 @@
         server.start()  # the same port and, but for Redis, the same data
 
 Valkey, SecantusDB (MongoDB's protocol) and PostgreSQL come from Python wheels, MariaDB from the system; Celery's worker
-and beat are servers as well. Each is a child process in a session of its own, so that Ctrl-C in the terminal reaches only the program that started it. On Linux a
-server dies with the thread that started it, even if that is killed: start servers from the main thread.
+and beat are servers as well. Each is a child process in a session of its own, so that Ctrl-C in the terminal reaches
+only the program that started it. On Linux a server dies with the thread that started it, even if that is killed: start
+servers from the main thread.
 """
 
 import ctypes

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ from .routers import SessionRouter
 hypothesis_settings.register_profile("default", deadline=None)
 hypothesis_settings.register_profile("thorough", deadline=None, max_examples=2000)
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+collect_ignore = [] if find_spec("django_celery_beat") else ["test_django_celery_beat.py"]
 
 # Engine under test: its module, and for SQL the database that it uses.
 ENGINES = {

@@ -201,13 +201,17 @@ print([message.id for message in django.core.checks.run_checks()])
 
 def test_package_imports_without_extras() -> None:
     """Neither drivers nor anything else that only an extra installs is needed, but by the engine that it is for."""
-    needs_driver = {f"django_multisession.{name}" for name in ("backends.mongodb", "backends.redis", "redis_clients")}
+    needs_driver = {
+        f"django_multisession.{name}" for name in ("backends.mongodb", "backends.redis", "redis_clients", "tasks")
+    }
     code = f"""
 from importlib import import_module
 for module in {sorted(set(MODULES) - needs_driver)!r}:
     import_module(module)
 """
-    extras = "redis django_redis hiredis pymongo bson celery orjson backports.zstd compression cryptography rich"
+    extras = (
+        "redis django_redis hiredis pymongo bson billiard celery orjson backports.zstd compression cryptography rich"
+    )
     fresh(code, blocked=extras, apps="django_multisession")
 
 
