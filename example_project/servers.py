@@ -27,7 +27,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-START_SECONDS = 30
+START_SECONDS = 60
 PREPARE_SECONDS = 60
 STOP_SECONDS = 10
 ATTEMPTS = 3

@@ -23,7 +23,7 @@ from .routers import SessionRouter
 ROOT = Path(__file__).parents[1]
 APP = "tests.celery_site"
 QUEUE = "low"
-LONG = 60  # seconds, on a busy machine
+LONG = 120  # seconds, on a busy machine
 
 
 def until(condition: Callable[[], Any], seconds: float = LONG) -> Any:
