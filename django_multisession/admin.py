@@ -11,7 +11,7 @@ from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from .charts import grouped
+from .charts import grouped, local
 from .models import PurgeRun, Session
 from .purge_charts import charts
 from .session_admin import EndSessionsMixin, SessionAdmin
@@ -57,8 +57,9 @@ class PurgeRunAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return response
 
     @admin.display(description=gettext_lazy("started at"), ordering="started_at")
-    def started(self, run: PurgeRun) -> Any:
-        return run.started_at  # a datetime; of the field itself the admin would only see that numbers are stored
+    def started(self, run: PurgeRun) -> str:
+        # The admin would take an EpochField for the number that it is in the database.
+        return local(run.started_at, "DATETIME_FORMAT")
 
     @admin.display(description=gettext_lazy("duration"))
     def duration(self, run: PurgeRun) -> str:

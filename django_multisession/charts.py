@@ -13,9 +13,10 @@ no <title>, and all that they would save is `Chart.columns`.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
-from django.utils import formats
+from django.utils import formats, timezone
 
 # In the SVG's own units; whole numbers, since a decimal comma would be none to SVG.
 HEIGHT, WIDTH = 100, 8  # of the highest bar; of each
@@ -34,9 +35,10 @@ class Bar:
 
 
 class Column(NamedTuple):
-    """Where a bar stands."""
+    """Where a bar stands, and what its mark means."""
 
     bar: Bar
+    meaning: str
     x: int
     y: int
     height: int
@@ -69,11 +71,11 @@ class Chart:
     @property
     def columns(self) -> Iterator[Column]:
         """The newest is on the right, even where there are few."""
-        scale = max(self.top.value, 1)
+        scale, meanings = max(self.top.value, 1), dict(self.legend)
         left = self.width - PITCH * len(self.bars) + (PITCH - WIDTH) // 2
         for number, bar in enumerate(self.bars):
             height = -(-bar.value * HEIGHT // scale)  # rounded up: a single row is seen beside a million
-            yield Column(bar, left + PITCH * number, HEIGHT - height, height)
+            yield Column(bar, meanings.get(bar.mark, ""), left + PITCH * number, HEIGHT - height, height)
 
     @property
     def marks(self) -> list[tuple[str, str]]:
@@ -85,3 +87,8 @@ class Chart:
 def grouped(number: int) -> str:
     """1,234,567, as the language writes it."""
     return formats.number_format(number, force_grouping=True)
+
+
+def local(moment: datetime, format: str = "SHORT_DATETIME_FORMAT") -> str:
+    """In the current time zone, in a format of the language's."""
+    return formats.date_format(timezone.localtime(moment) if timezone.is_aware(moment) else moment, format)

@@ -5,14 +5,12 @@ left some is marked. To count those would be a second walk over a backlog of whi
 much of it there is now, and since when.
 """
 
-from datetime import datetime
 from typing import Any
 
-from django.utils import formats, timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from .charts import PLACES, Bar, Chart, grouped
+from .charts import PLACES, Bar, Chart, grouped, local
 from .exceptions import InvalidOption
 from .models import PurgeRun
 from .purge import ERROR
@@ -36,18 +34,14 @@ def purged_per_run(runs: Any) -> Chart:
         title=_("Rows purged per run"),
         summary=summary % {"rows": grouped(rows), "runs": len(newest)} if newest else _("No purge was recorded yet."),
         headings=(_("Started"), _("Rows")),
-        bars=[Bar(_moment(run.started_at), run.rows, grouped(run.rows), _mark(run)) for run in newest],
-        ticks=[_moment(run.started_at, "SHORT_DATE_FORMAT") for run in _ends(newest)],
+        bars=[Bar(local(run.started_at), run.rows, grouped(run.rows), _mark(run)) for run in newest],
+        ticks=[local(run.started_at, "SHORT_DATE_FORMAT") for run in _ends(newest)],
         legend=[("open", _("left more waiting")), ("failed", _("ended with an error"))],
     )
 
 
 def _ends(runs: list[PurgeRun]) -> list[PurgeRun]:
     return [runs[0], runs[-1]] if len(runs) >= PLACES else runs[-1:]  # few bars stand on the right
-
-
-def _moment(moment: datetime, format: str = "SHORT_DATETIME_FORMAT") -> str:
-    return formats.date_format(timezone.localtime(moment) if timezone.is_aware(moment) else moment, format)
 
 
 def _mark(run: PurgeRun) -> str:

@@ -11,6 +11,8 @@ import httpx
 from launcher import WebServer
 
 TIMEOUT_SECONDS = 10
+PURGE_SECONDS = 20
+POLL_SECONDS = 0.1
 
 
 class MismatchError(Exception):
@@ -69,8 +71,9 @@ class Journey:
     Each home page counts a visit and is compared with the count and the user expected; no page may show the key.
     """
 
-    def __init__(self, servers: list[WebServer], username: str, password: str) -> None:
+    def __init__(self, servers: list[WebServer], username: str, password: str, in_sql: bool) -> None:
         self.a, self.b = servers
+        self.in_sql = in_sql
         self.credentials = {"username": username, "password": password}
         self.browser = httpx.Client(follow_redirects=True, timeout=TIMEOUT_SECONDS)
         self.user: str | None = None
@@ -96,6 +99,7 @@ class Journey:
             "go on at B": self.go_on,
             "sign out": self.sign_out,
             "old cookie refused": self.replay,
+            "expired ones purged": self.purge,
         }
 
     # Steps
@@ -151,6 +155,20 @@ class Journey:
 
     def replay(self) -> None:
         self.expect_stranger(cookie=self.old_key)
+
+    def purge(self) -> None:
+        """By beat and worker, within some seconds; the other engines' pages say that nobody has to."""
+        page = self.get(self.b, "purges/")
+        expect("Nothing to purge", page.text("by-server") is None, self.in_sql)
+        if not self.in_sql:
+            return
+        self.post(self.b, "purges/leave-behind/", page)
+        deadline = time.monotonic() + PURGE_SECONDS
+        while page.text("removed") != "1000" and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            page = self.get(self.b, "purges/")
+        expect("Sessions purged", page.text("removed"), "1000")
+        expect("Sessions waiting", page.text("waiting"), "0")
 
     # Means
 

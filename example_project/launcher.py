@@ -1,4 +1,7 @@
-"""Starts the example site: the store that an engine needs, the database's tables and web servers that share both."""
+"""Starts the example site: the store that an engine needs, the database's tables and web servers that share both.
+
+SQL sessions have to be purged: for that engine Celery's worker and beat are started too, and their broker.
+"""
 
 import os
 import subprocess
@@ -8,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from servers import MongoDBServer, PostgresServer, RedisServer, Server, ServerError
+from servers import CeleryBeat, CeleryWorker, MongoDBServer, PostgresServer, RedisServer, Server, ServerError
 
 HERE = Path(__file__).resolve().parent
 MIGRATE_SECONDS = 60
@@ -49,7 +52,18 @@ def site(engine: str, secret_key: str, ports: Sequence[int]) -> Iterator[list[We
             folder = stack.enter_context(TemporaryDirectory(prefix="multisession-"))
             environment["DATABASE_URL"] = f"sqlite:///{folder}/db.sqlite3"
         migrate(environment)
+        if engine == "db":
+            start_celery(environment, stack)
         yield [stack.enter_context(WebServer(environment, port)) for port in ports]
+
+
+def start_celery(environment: dict[str, str], stack: ExitStack) -> None:
+    if not environment.get("CELERY_BROKER_URL"):
+        environment["CELERY_BROKER_URL"] = stack.enter_context(RedisServer()).url
+    path = [str(HERE), *filter(None, [environment.get("PYTHONPATH")])]
+    celery = {**environment, "PYTHONPATH": os.pathsep.join(path)}
+    stack.enter_context(CeleryWorker("demo_site.celery", celery, "--queues", "low", "--concurrency", "1"))
+    stack.enter_context(CeleryBeat("demo_site.celery", celery))
 
 
 def migrate(environment: dict[str, str]) -> None:

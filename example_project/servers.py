@@ -5,9 +5,10 @@
         server.stop()  # an outage; kill() is a crash
         server.start()  # the same port and, but for Redis, the same data
 
-Valkey, SecantusDB (MongoDB's protocol) and PostgreSQL come from Python wheels, MariaDB from the system. Each is a child
-process in a session of its own, so that Ctrl-C in the terminal reaches only the program that started it. On Linux a
-server dies with the thread that started it, even if that is killed: start servers from the main thread.
+Valkey, SecantusDB (MongoDB's protocol) and PostgreSQL come from Python wheels, MariaDB from the system; Celery's worker
+and beat are servers as well. Each is a child process in a session of its own, so that Ctrl-C in the terminal reaches
+only the program that started it. On Linux a server dies with the thread that started it, even if that is killed: start
+servers from the main thread.
 """
 
 import ctypes
@@ -26,7 +27,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-START_SECONDS = 30
+START_SECONDS = 60
 PREPARE_SECONDS = 60
 STOP_SECONDS = 10
 ATTEMPTS = 3
@@ -268,6 +269,43 @@ class MariaDBServer(Server):
         paths = [f"--datadir={self.directory}/data", f"--tmpdir={self.directory}"]
         small = ["--innodb-buffer-pool-size=32M", "--innodb-log-file-size=16M"]
         return ["--no-defaults", *paths, *small, "--skip-name-resolve", *user]
+
+
+class CeleryServer(Server):
+    """A process of the Celery app `app`, such as "demo_site.celery". It has no port."""
+
+    program: ClassVar[str]
+
+    def __init__(self, app: str, environment: dict[str, str], *options: str) -> None:
+        super().__init__(*options)
+        self.app = app
+        self.environment = environment
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "celery", "-A", self.app, self.program, "--loglevel", "INFO", *self.options]
+
+
+class CeleryWorker(CeleryServer):
+    """With a process for each task at a time. Killed, it takes those with it, as a machine that crashes would."""
+
+    program = "worker"
+    ready_line = b" ready."
+
+    def command(self) -> list[str]:
+        alone = ["--without-gossip", "--without-mingle"]  # or it would look around for other workers, for a second
+        return [*super().command(), *alone]
+
+    def kill(self) -> None:
+        if self.running:
+            os.killpg(self.pid, signal.SIGKILL)
+        super().kill()
+
+
+class CeleryBeat(CeleryServer):
+    """Keeps its schedule in a file of its own directory."""
+
+    program = "beat"
+    ready_line = b"beat: Starting..."
 
 
 def mariadb_program(name: str) -> str:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -25,6 +26,9 @@ hypothesis_settings.register_profile("default", deadline=None)
 hypothesis_settings.register_profile("thorough", deadline=None, max_examples=2000)
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+# Its release 2.9 asks for Django before 6.1.
+collect_ignore = [] if find_spec("django_celery_beat") else ["test_django_celery_beat.py"]
+
 # Engine under test: its module, and for SQL the database that it uses.
 ENGINES = {
     "memory": ("tests.memory", None),
@@ -34,6 +38,10 @@ ENGINES = {
     "postgres": ("django_multisession.backends.db", "postgres"),
     "mysql": ("django_multisession.backends.db", "mysql"),
 }
+
+
+def pytest_report_header() -> list[str]:
+    return [f"not installed, so not collected: {name}" for name in collect_ignore]
 
 
 @pytest.fixture(scope="session")

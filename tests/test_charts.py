@@ -111,6 +111,12 @@ def test_the_legend_has_what_occurs():
     assert [group.attrib["class"] for group in svg(page).iter(f"{SVG}g")] == ["open", ""]
 
 
+def test_what_a_mark_means_is_said_in_words_too():
+    page = rendered(chart(bars=[Bar("a", 1, "1", "failed"), Bar("b", 2, "2")], legend=LEGEND))
+    assert [group[0].text for group in svg(page).iter(f"{SVG}g")] == ["a: 1, an error", "b: 2"]
+    assert re.findall(r"<td>(.*?)</td>", page) == ["1, an error", "2"]
+
+
 def test_text_is_escaped():
     hostile = "</title><script>alert('&')</script>"
     page = rendered(chart(title=hostile, summary=hostile, bars=[Bar(hostile, 1, hostile)], ticks=[hostile]))

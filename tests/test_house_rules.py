@@ -200,15 +200,16 @@ print([message.id for message in django.core.checks.run_checks()])
     assert "django_multisession.E003" in printed
 
 
-EXTRAS = "redis django_redis hiredis pymongo bson celery orjson backports.zstd compression cryptography rich"
+EXTRAS = "redis django_redis hiredis pymongo bson billiard celery orjson backports.zstd compression cryptography rich"
 
 
 def test_package_imports_without_extras() -> None:
     """Neither drivers nor anything else that only an extra installs is needed, but by the engine that it is for."""
-    needs_driver = {f"django_multisession.{name}" for name in ("backends.mongodb", "backends.redis", "redis_clients")}
+    names = "backends.mongodb", "backends.redis", "redis_clients", "tasks"
+    of_extras = {f"django_multisession.{name}" for name in names}
     code = f"""
 from importlib import import_module
-for module in {sorted(set(MODULES) - needs_driver)!r}:
+for module in {sorted(set(MODULES) - of_extras)!r}:
     import_module(module)
 """
     fresh(code, blocked=EXTRAS, apps="django_multisession")

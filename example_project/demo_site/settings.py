@@ -2,6 +2,8 @@
 
 SESSION_BACKEND  redis (the default), mongodb or db
 REDIS_URL, MONGODB_URL, DATABASE_URL  where the servers are; the users are in the database, whichever the engine
+CELERY_BROKER_URL  where Celery's broker is
+DEMO_PURGE_SECONDS  how often beat has the expired sessions purged: each minute
 """
 
 import os
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import dj_database_url
 from django.core.management.utils import get_random_secret_key
+
+from django_multisession.schedule import purge_schedule
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -38,6 +42,14 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
     }
+
+# Celery: expired SQL sessions are purged by the worker of the queue "low". A real site does so once a day, with the
+# defaults of `jitter` and `grace`.
+
+CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", "redis://127.0.0.1:6379/0")
+CELERY_TASK_IGNORE_RESULT = True
+PURGE_SECONDS = float(os.environ.get("DEMO_PURGE_SECONDS", "60"))
+CELERY_BEAT_SCHEDULE = {"purge-sessions": purge_schedule(PURGE_SECONDS, queue="low", jitter=0, grace=0)}
 
 # The site
 

@@ -1,12 +1,14 @@
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from . import views
+from . import purges, views
 
 urlpatterns = [
     path("", views.home, name="home"),
     path("cart/add/<slug:slug>/", views.add, name="add"),
     path("cart/remove/<slug:slug>/", views.remove, name="remove"),
+    path("purges/", purges.purges, name="purges"),
+    path("purges/leave-behind/", purges.leave_behind, name="leave-behind"),
     path("sign-in/", views.SignIn.as_view(), name="sign-in"),
     path("sign-out/", LogoutView.as_view(), name="sign-out"),
 ]

@@ -3,15 +3,13 @@
 import dataclasses
 import json
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ...exceptions import EngineUnavailable, InvalidOption
 from ...purge import RUNNING, SERVER, Purged, purge
+from ...stopping import told_to_stop
 from ...targets import Target, target
 from ..progress import reporting
 
@@ -59,7 +57,8 @@ class Command(BaseCommand):
     def _purge(self, which: dict[str, Any], options: dict[str, Any]) -> None:
         bounds = {name: options[name] for name in BOUNDS if options[name] is not None}
         shown = options["verbosity"] > 0 and not options["no_progress"]
-        with told_to_stop() as stop, reporting(self.stderr, target(**which), options["max_rows"], shown) as report:
+        reporter = reporting(self.stderr, target(**which), options["max_rows"], shown)
+        with told_to_stop(signal.SIGTERM, signal.SIGINT) as stop, reporter as report:
             purged = purge(**which, **bounds, stop=stop, progress=report)
         if options["json"]:
             self.stdout.write(json.dumps(dataclasses.asdict(purged)))
@@ -89,26 +88,3 @@ def summary(purged: Purged) -> str:
         return f"{ITSELF} {purged.rows:,} leftovers removed {took}."
     more = "; more are waiting" if purged.more else ""
     return f"{purged.rows:,} sessions removed {took}, {purged.batches:,} batches ({purged.reason}{more})."
-
-
-@contextmanager
-def told_to_stop() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM or SIGINT has come; the second one does what it did before."""
-    asked = False
-    before: dict[int, Any] = {}
-
-    def ask(number: int, frame: object) -> None:
-        nonlocal asked
-        asked = True
-        restore()
-
-    def restore() -> None:
-        while before:
-            signal.signal(*before.popitem())
-
-    if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
-        before.update({each: signal.signal(each, ask) for each in (signal.SIGTERM, signal.SIGINT)})
-    try:
-        yield lambda: asked
-    finally:
-        restore()

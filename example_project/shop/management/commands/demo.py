@@ -1,5 +1,6 @@
 """`manage.py demo`: two web servers, one session store; `--check` lets a visitor with an HTTP client try it."""
 
+import os
 import signal
 import time
 from argparse import ArgumentParser
@@ -17,6 +18,7 @@ from launcher import STORES, WebServer, site
 from servers import ServerError, free_port
 
 POLL_SECONDS = 0.2
+CHECK_PURGE_SECONDS = "1"
 
 
 class Command(BaseCommand):
@@ -59,10 +61,14 @@ class Command(BaseCommand):
             f"Sign in on one (name [bold]{settings.DEMO_USERNAME}[/], password [bold]{settings.DEMO_PASSWORD}[/]) and "
             "go on at the other: a browser sends a\nhost's cookies to all its ports. "
             f"Kill either ([bold]kill -9 {one.pid}[/]): you stay signed in at the other.\n\n"
-            "Ctrl-C stops everything.",
+            f"{self.purging(one) if engine == 'db' else ''}Ctrl-C stops everything.",
             soft_wrap=True,
             highlight=False,
         )
+
+    def purging(self, server: WebServer) -> str:
+        how = "A Celery worker and beat purge expired sessions"
+        return f"{how} every {settings.PURGE_SECONDS:g} seconds; see [bold]{server.url}purges/[/]\n\n"
 
     def watch(self, servers: list[WebServer]) -> None:
         """Say when a web server ends; when none is left, that is an error."""
@@ -77,6 +83,7 @@ class Command(BaseCommand):
         raise CommandError("Both web servers have ended.")
 
     def try_out(self, engines: list[str]) -> None:
+        os.environ.setdefault("DEMO_PURGE_SECONDS", CHECK_PURGE_SECONDS)
         started = time.monotonic()
         results: dict[str, list[Step]] = {}
         for engine in engines:
@@ -101,7 +108,7 @@ def try_engine(engine: str) -> list[Step]:
     try:
         with site(engine, settings.SECRET_KEY, ports=(0, 0)) as servers:
             steps.append(Step("start", time.monotonic() - started))
-            steps += Journey(servers, settings.DEMO_USERNAME, settings.DEMO_PASSWORD).steps()
+            steps += Journey(servers, settings.DEMO_USERNAME, settings.DEMO_PASSWORD, engine == "db").steps()
     except ServerError as error:
         steps.append(Step("start", time.monotonic() - started, str(error)))
     return steps
