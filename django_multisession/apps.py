@@ -11,6 +11,9 @@ class MultisessionConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from . import hooks  # needs the apps' models
+
+        hooks.connect()
         post_migrate.connect(make_indexes, sender=self, dispatch_uid="django_multisession")
 
 

@@ -7,6 +7,7 @@ Always, without any I/O::
     W001  another engine without it: no commands
     E003  SESSION_ENGINE names a module of this package that cannot be imported (misspelled, or its driver is missing)
     E004  a setting of a wrong type or range
+    W008  MULTISESSION_REVOKE_ON has "password", but the package's middleware is missing
     W007  MULTISESSION_IDLE_AGE without SESSION_SAVE_EVERY_REQUEST: requests that only read do not count
     E005  MULTISESSION_ENCRYPTION_KEYS is no list of usable keys
     E006  encryption keys, but no cryptography library
@@ -146,7 +147,13 @@ def _is_collection(value: object) -> bool:
     return isinstance(value, str) and all(value.split(".")) and not {"$", "\0"} & set(value)
 
 
+def _is_function(value: object) -> bool:
+    return value is None or callable(value) or is_callable(value)
+
+
 ON_CONFLICT = "merge", "overwrite", "raise"
+ON_MAX = "evict", "refuse"
+REVOKE_ON = "password", "deactivated", "deleted"
 VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
     "KEY_PREFIX": (_is_key_prefix, "a text that is not empty and has no spaces"),
     "MONGODB_COLLECTION": (_is_collection, "the name of a MongoDB collection"),
@@ -156,6 +163,17 @@ VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
     "TOUCH_AFTER": (lambda value: value is None or value == 0 or _is_seconds(value), "a number of seconds, or None"),
     "IDLE_AGE": (lambda value: value is None or _is_seconds(value), "a positive number of seconds, or None"),
     "ABSOLUTE_AGE": (lambda value: value is None or _is_seconds(value), "a positive number of seconds, or None"),
+    "TRACK_CLIENT": (lambda value: isinstance(value, bool) or value == "anonymize", "True, False or 'anonymize'"),
+    "CLIENT_IP": (_is_function, "a function of a request, its dotted path, or None"),
+    "MAX_PER_USER": (
+        lambda value: _is_whole(value, 1) or _is_function(value),
+        "a positive whole number, a function of a user id, its dotted path, or None",
+    ),
+    "ON_MAX": (lambda value: value in ON_MAX, f"one of {', '.join(ON_MAX)}"),
+    "REVOKE_ON": (
+        lambda value: isinstance(value, list | tuple | set | frozenset) and set(value) <= set(REVOKE_ON),
+        f"a list of some of {', '.join(REVOKE_ON)}",
+    ),
     "COMPRESS_OVER": (lambda value: value is None or _is_whole(value, 0), "a whole number of bytes, or None"),
 }
 
@@ -173,6 +191,15 @@ def reading_is_idle() -> Problems:
     if conf.IDLE_AGE is not None and not settings.SESSION_SAVE_EVERY_REQUEST:
         message = "MULTISESSION_IDLE_AGE ends the sessions of people who only read: nothing is saved then."
         yield message, "Set SESSION_SAVE_EVERY_REQUEST = True: a save of unchanged data costs next to nothing here."
+
+
+@check("W008", *EVERY_ENGINE)
+def nobody_knows_the_request() -> Problems:
+    from .hooks import knows_requests
+
+    if hasattr(settings, "MULTISESSION_REVOKE_ON") and "password" in conf.REVOKE_ON and not knows_requests():
+        message = "MULTISESSION_REVOKE_ON has 'password', which needs the package's middleware."
+        yield message, "Put django_multisession.middleware.SessionMiddleware in the place of Django's."
 
 
 @check("E005", *EVERY_ENGINE)

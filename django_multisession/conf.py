@@ -3,10 +3,11 @@
 Read at access time (`conf.MAX_BYTES` reads `settings.MULTISESSION_MAX_BYTES`), so `override_settings` works.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from django.conf import settings
+from django.utils.module_loading import import_string
 
 T = TypeVar("T")
 
@@ -47,9 +48,28 @@ class Conf:
     )
     IDLE_AGE = Setting[float | None](None, "Seconds after its last save or touch at which a session ends; None: never.")
     ABSOLUTE_AGE = Setting[float | None](None, "Seconds after the log-in at which a session ends; None: never.")
+    TRACK_CLIENT = Setting[bool | str](
+        False, "Record IP address and browser at the log-in: True, False, or anonymize for the network's address only."
+    )
+    CLIENT_IP = Setting[str | Callable[[Any], str | None] | None](
+        None, "Function (or its dotted path) that gives a request's IP address; None: its REMOTE_ADDR."
+    )
+    MAX_PER_USER = Setting[int | str | Callable[[str], int | None] | None](
+        None, "Sessions that a user may have, or a function (or its dotted path) of the user id; None: any number."
+    )
+    ON_MAX = Setting("evict", "What a log-in beyond that number does: evict the oldest session, or refuse.")
+    REVOKE_ON = Setting[Sequence[str]](
+        ("password", "deactivated", "deleted"),
+        "Changes of a user that end sessions: these, or some of them.",
+    )
     ENCRYPTION_KEYS = Setting[Sequence[str | bytes | None]](
         (), "Keys of 32 bytes for AES-256-GCM, newest first; None in first place: open sealed sessions, sign new ones."
     )
+
+
+def function(value: Any) -> Any:
+    """What a setting that takes a function or its dotted path means."""
+    return import_string(value) if isinstance(value, str) else value
 
 
 conf = Conf()

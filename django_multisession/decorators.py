@@ -1,9 +1,18 @@
 """For views. They work with Django's own session middleware too, and with views of either kind."""
 
+import time
 from collections.abc import Callable
 from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any, TypeVar, cast
+
+from django.apps import apps
+from django.contrib.auth import REDIRECT_FIELD_NAME
+from django.core.exceptions import ImproperlyConfigured
+
+from .devices import LOGIN_AT_KEY
+from .durations import Duration, as_seconds
+from .records import to_epoch
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -28,3 +37,46 @@ def no_touch(view: View) -> View:
         return await view(request, *args, **kwargs)
 
     return cast(View, amarking if iscoroutinefunction(view) else marking)
+
+
+def require_recent_login(
+    max_age: Duration, login_url: str | None = None, redirect_field_name: str = REDIRECT_FIELD_NAME
+) -> Callable[[View], View]:
+    """For views such as a change of the mail address: whoever has not signed in for so long does so again first.
+
+    `max_age` is a number of seconds, a timedelta, or text such as 15m. Others are sent to the login page, as by
+    `login_required`. Signing in again as the same user counts, so the login page must let those in who are signed in.
+    """
+    seconds = as_seconds("max_age", max_age)
+
+    def to_login(request: Any) -> Any:
+        from django.contrib.auth.views import redirect_to_login  # needs the apps' models
+
+        return redirect_to_login(request.get_full_path(), login_url, redirect_field_name)
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def requiring(request: Any, *args: Any, **kwargs: Any) -> Any:
+            if request.user.is_authenticated and _age(request.session) <= seconds:
+                return view(request, *args, **kwargs)
+            return to_login(request)
+
+        @wraps(view)
+        async def arequiring(request: Any, *args: Any, **kwargs: Any) -> Any:
+            # auser() has loaded the session: what follows does no I/O.
+            if (await request.auser()).is_authenticated and _age(request.session) <= seconds:
+                return await view(request, *args, **kwargs)
+            return to_login(request)
+
+        return cast(View, arequiring if iscoroutinefunction(view) else requiring)
+
+    return decorate
+
+
+def _age(session: Any) -> float:
+    """Seconds since the log-in, at which the receiver in `devices.py` has noted the time."""
+    if not apps.is_installed("django_multisession"):
+        raise ImproperlyConfigured("@require_recent_login needs 'django_multisession' in INSTALLED_APPS.")
+    if (login_at := session.get(LOGIN_AT_KEY)) is None and (record := getattr(session, "_record", None)):
+        login_at = to_epoch(record.created_at) / 1000  # a log-in from before the app was installed
+    return float("inf") if login_at is None else time.time() - login_at

@@ -6,6 +6,7 @@
     ├── SessionNotSerializable     refused before anything was written (also a TypeError, as Django raises)
     ├── SessionEnded               deleted by another request (an UpdateError; in a view a 400)
     ├── SessionConflict            another request has saved meanwhile, and MULTISESSION_ON_CONFLICT is "raise"
+    ├── TooManySessions            a log-in beyond MULTISESSION_MAX_PER_USER (a PermissionDenied; in a view a 403)
     ├── InvalidOption              an option of the purge that is wrong, or that the table cannot serve (a ValueError)
     └── PayloadUnreadable          tampered with, truncated, foreign; loads as an empty session
 
@@ -16,6 +17,7 @@ from typing import Any
 
 from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
+from django.core.exceptions import PermissionDenied
 
 
 class MultisessionError(Exception):
@@ -88,6 +90,17 @@ class SessionConflict(MultisessionError):
         self.ours = ours
         self.stored = stored
         self.attempts = attempts
+
+
+class TooManySessions(MultisessionError, PermissionDenied):
+    """The log-in was refused, and its session is gone: the user has `limit` others (`MULTISESSION_MAX_PER_USER`)."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"Signed in {self.limit} times already: no more are allowed. Sign out elsewhere first."
 
 
 class PayloadUnreadable(MultisessionError):

@@ -9,6 +9,7 @@ Which cookie is sent, and when, is decided by Django's `process_response()`, whi
 """
 
 import sys
+from contextvars import ContextVar
 from typing import Any
 
 from django.conf import settings
@@ -22,6 +23,8 @@ from django.utils.cache import add_never_cache_headers, patch_vary_headers
 from django.utils.log import log_response
 
 from .exceptions import EngineUnavailable
+
+current: ContextVar[Any] = ContextVar("django_multisession.request", default=None)  # the request that is worked on
 
 RETRY_AFTER = 10  # seconds
 TEMPLATE = "503.html"
@@ -55,7 +58,15 @@ class SessionMiddleware(middleware.SessionMiddleware):
             return unavailable(request, error)
         return response
 
+    def __call__(self, request: HttpRequest) -> Any:
+        token = current.set(request)
+        try:
+            return super().__call__(request)
+        finally:
+            current.reset(token)
+
     async def __acall__(self, request: HttpRequest) -> Any:
+        current.set(request)  # of this task: an asynchronous __call__() has only made the coroutine
         self.process_request(request)
         return await self.aprocess_response(request, await self.get_response(request))  # type: ignore[misc]
 

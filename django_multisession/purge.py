@@ -4,22 +4,19 @@ It works in short batches and can end after any of them: at a bound, when it is 
 goes on. How a SQL table is swept is in `sweep.py`; other engines are purged by their storages' `purge(before, limit)`.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, TypedDict, Unpack
-
-from asgiref.sync import sync_to_async
+from typing import Any, TypedDict, Unpack
 
 from .durations import Duration, as_seconds, positive
 from .records import utcnow
 from .signals import sessions_purged
 from .sweep import Batch
 from .targets import Sweep, target
-from .twins import run_sync, settle
+from .twins import ASYNC, SYNC, Face, run_sync, settle
 
 BATCH_SIZE = 1000
 LARGEST_BATCH = 10_000  # more only holds locks for longer; and SQLite takes 32,766 parameters
@@ -94,22 +91,6 @@ class Bounds:
         return None
 
 
-class Face(NamedTuple):
-    storage: str
-    call: Callable[..., Any]
-    sleep: Callable[[float], Any]
-    send: Callable[..., Any]
-
-
-SYNC = Face("storage", lambda function, *arguments: function(*arguments), time.sleep, sessions_purged.send_robust)
-ASYNC = Face(
-    "astorage",
-    lambda function, *arguments: sync_to_async(function)(*arguments),
-    asyncio.sleep,
-    sessions_purged.asend_robust,
-)
-
-
 class Options(TypedDict, total=False):
     """What `purge()` takes. A duration is a number of seconds, a timedelta, or text such as 30d, 12h, 90m, 45s."""
 
@@ -177,7 +158,7 @@ async def _run(sweep: Sweep, bounds: Bounds, face: Face, report: Callable[[Progr
         await sweep.record(started, purged)
     message = "Purged %s: %d sessions in %d batches, %.1f s (%s)."
     logger.info(message, sweep.name, purged.rows, purged.batches, purged.seconds, purged.reason)
-    await settle(face.send(sender=Purged, purged=purged, table=sweep.name))
+    await settle(face.send(sessions_purged, sender=Purged, purged=purged, table=sweep.name))
     return purged
 
 

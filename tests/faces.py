@@ -22,6 +22,10 @@ class SyncFace:
         """Call a function where the face's database connections live."""
         return function(*arguments)
 
+    def functions(self, module: Any) -> Any:
+        """The functions of a module that have two faces."""
+        return module
+
 
 class AsyncFace:
     """Drives the `a` twins, and the verbs over the asynchronous client, on an event loop of the test's own."""
@@ -41,6 +45,9 @@ class AsyncFace:
         from asgiref.sync import sync_to_async
 
         return self.runner.run(sync_to_async(function)(*arguments))
+
+    def functions(self, module: Any) -> Any:
+        return AsyncStore(module, self.runner.run)
 
 
 Face = SyncFace | AsyncFace

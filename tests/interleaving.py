@@ -19,9 +19,11 @@ class Stepwise:
         self._storage, self._stop = storage, stop
 
     def __getattr__(self, verb: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+        function = getattr(self._storage, verb)
+
         async def call(*arguments: Any) -> Any:
             await self._stop()
-            return await getattr(self._storage, verb)(*arguments)
+            return await function(*arguments)
 
         return call
 

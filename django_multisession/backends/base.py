@@ -7,7 +7,7 @@ Django's sessions.
 
 import dataclasses
 import logging
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from datetime import datetime
 from typing import Any, ClassVar, Protocol
 
@@ -15,11 +15,12 @@ from django.contrib.auth import SESSION_KEY as USER_ID_KEY
 from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, SessionBase
 from django.utils.crypto import get_random_string
 
-from .. import checks, codecs, limits, merging, purge  # noqa: F401  checks: registered even if the app is not installed
+from .. import checks, codecs, lifecycle, limits, merging, purge  # noqa: F401  checks: even if the app is not installed
 from ..conf import conf
 from ..exceptions import EngineUnavailable, PayloadUnreadable, SessionConflict, SessionEnded, SessionNotSerializable
 from ..records import Page, Record, identify, in_milliseconds, utcnow
-from ..twins import run_sync
+from ..signals import session_ended
+from ..twins import ASYNC, SYNC, run_sync
 
 USER_ID_LENGTH = 255  # characters: a user id is an indexed column in SQL, and a part of a key's name in Redis
 ATTEMPTS = 1000  # each one that fails means that another save came through, or that a random key is taken
@@ -72,6 +73,7 @@ class SessionStore(SessionBase):
     _base: Record | None = None  # as last read or surely written: what a merge goes by
     _serialized: codecs.Serialized | None = None  # its data: what a save is compared with
     _committed = True  # False: written in a transaction that may yet be rolled back
+    _changes: tuple[lifecycle.Change, ...] = ()  # of the session's user, not seen to yet
 
     # Core
 
@@ -123,6 +125,8 @@ class SessionStore(SessionBase):
         if not await storage.insert(record):
             return False
         self._wrote(record, serialized)
+        if created_at is None:  # else it goes on under another key
+            self._note(record, None, record.user_id)
         return True
 
     async def _update(self, storage: Storage) -> None:
@@ -138,6 +142,7 @@ class SessionStore(SessionBase):
             if (held := await storage.replace(record)) is None:
                 raise SessionEnded(GONE)
             if held == record:
+                self._note(record, stored.user_id, record.user_id)
                 return self._wrote(record, serialized)
             self._resolve(held)
             stored = held
@@ -175,7 +180,15 @@ class SessionStore(SessionBase):
 
     async def _delete(self, storage: Storage, session_key: str | None = None) -> None:
         if key := session_key or self.session_key:
-            await storage.remove([identify(key)])
+            record = self._record if self._record and self._record.id == identify(key) else None
+            if record is None and session_ended.has_listeners(Record):
+                record = await storage.read(identify(key))
+            if await storage.remove([identify(key)]) and record:
+                self._note(record, record.user_id, None)
+
+    def _note(self, record: Record, before: str | None, now: str | None) -> None:
+        if before != now:
+            self._changes += (lifecycle.Change(record, before, now),)
 
     async def _cycle_key(self, storage: Storage) -> None:
         await self._data(storage)
@@ -185,7 +198,7 @@ class SessionStore(SessionBase):
         await self._create(storage, created_at=old.created_at if old and same_user else None)
         if old_key and not await storage.remove([identify(old_key)]) and old and old.user_id:
             # Logged out meanwhile. (An anonymous session goes on: a log-in form was sent twice.)
-            await self._delete(storage)
+            await storage.remove([identify(str(self.session_key))])
             self.clear()
             self._session_key = None
             raise SessionEnded(GONE)
@@ -277,6 +290,18 @@ class SessionStore(SessionBase):
 
     # Faces
 
+    def _run(self, core: Coroutine[Any, Any, None]) -> None:
+        self._changes = ()
+        run_sync(core)
+        if self._changes:
+            run_sync(lifecycle.follow(SYNC, self))
+
+    async def _arun(self, core: Coroutine[Any, Any, None]) -> None:
+        self._changes = ()
+        await core
+        if self._changes:
+            await lifecycle.follow(ASYNC, self)
+
     def load(self) -> dict[str, Any]:
         return run_sync(self._load(self.storage))
 
@@ -290,28 +315,28 @@ class SessionStore(SessionBase):
         return await self._exists(self.astorage, session_key)
 
     def create(self) -> None:
-        run_sync(self._create(self.storage))
+        self._run(self._create(self.storage))
 
     async def acreate(self) -> None:
-        await self._create(self.astorage)
+        await self._arun(self._create(self.astorage))
 
     def save(self, must_create: bool = False) -> None:
-        run_sync(self._save(self.storage, must_create))
+        self._run(self._save(self.storage, must_create))
 
     async def asave(self, must_create: bool = False) -> None:
-        await self._save(self.astorage, must_create)
+        await self._arun(self._save(self.astorage, must_create))
 
     def delete(self, session_key: str | None = None) -> None:
-        run_sync(self._delete(self.storage, session_key))
+        self._run(self._delete(self.storage, session_key))
 
     async def adelete(self, session_key: str | None = None) -> None:
-        await self._delete(self.astorage, session_key)
+        await self._arun(self._delete(self.astorage, session_key))
 
     def cycle_key(self) -> None:
-        run_sync(self._cycle_key(self.storage))
+        self._run(self._cycle_key(self.storage))
 
     async def acycle_key(self) -> None:
-        await self._cycle_key(self.astorage)
+        await self._arun(self._cycle_key(self.astorage))
 
     @classmethod
     def clear_expired(cls) -> None:

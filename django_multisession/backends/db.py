@@ -26,7 +26,7 @@ from weakref import WeakKeyDictionary
 from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, router
+from django.db import connections, router, transaction
 from django.db.models import QuerySet, sql
 from django.db.models.constants import OnConflict
 
@@ -82,6 +82,10 @@ class DbStorage:
 
     async def purge(self, before: datetime, limit: int) -> int:
         return int(await self._ask(_purge, before, limit))
+
+    async def after_commit(self, function: Callable[[], object]) -> bool:
+        """Have a function called after the open transaction, unless it is rolled back; `False` where none is open."""
+        return bool(await self._ask(_after_commit, function))
 
     @property
     def model(self) -> Any:
@@ -229,6 +233,13 @@ def _scan(alias: str, after: str, limit: int) -> list[Record]:
 def _purge(alias: str, before: datetime, limit: int) -> int:
     batch, _ = sweep.batch(sweep.Table(_model(), alias), sweep.Criteria(before), None, limit)
     return batch.removed
+
+
+def _after_commit(alias: str, function: Callable[[], object]) -> bool:
+    if not connections[alias].in_atomic_block:
+        return False
+    transaction.on_commit(function, using=alias)
+    return True
 
 
 def _records(rows: QuerySet[Any]) -> list[Record]:

@@ -18,7 +18,8 @@ never too little: a score rises, but does not fall when an expiry moves back.
     of_user  ZRANGE <user> (<now> +inf BYSCORE; then GET each, in one pipeline
     scan     SCAN ... MATCH <prefix>:????...; then GET each, in one pipeline
     purge    ZRANGE ... BYSCORE and ZREM of the users' sets, found by SCAN: Redis expires no members of a set
-    index    EVAL INDEX <user>: ZADD, trim, PEXPIREAT; in one MULTI with the command for the record it points to
+    index    EVAL INDEX <user>: ZADD, trim, PEXPIREAT; in one MULTI with the command for the record it points to, or,
+             to repair an index that was lost, by itself
 
 Needs Redis 6.2 (PXAT) or any Valkey.
 """
@@ -78,9 +79,9 @@ return 1
 """
 INDEX = """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
-redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[3])
+local added = redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[3])
 redis.call('PEXPIREAT', KEYS[1], redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2])
-return 1
+return added
 """
 SHA = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (REPLACE, TOUCH)}
 
@@ -190,6 +191,14 @@ class RedisStorage:
                 break
         return removed
 
+    async def index(self, records: Iterable[Record]) -> int:
+        """List records under their users where they are not, and count them. No verb: other servers lose no index."""
+        pipeline = self.client.pipeline(transaction=False)
+        for record in records:
+            if record.user_id is not None:
+                self._list(pipeline, record.user_id, record.id, record.expires_at)
+        return sum(await self._ask(pipeline.execute))
+
     def close(self) -> None:
         self.client.close()  # a cache alias's client shares its pool with the cache, and leaves that open
 
@@ -211,8 +220,11 @@ class RedisStorage:
     def _index(self, user_id: str, id: str, expires_at: datetime) -> Any:
         """A transaction that lists the session under its user; its caller adds the command for the record itself."""
         pipeline = self.client.pipeline(transaction=True)
-        pipeline.eval(INDEX, 1, self._user_key(user_id), epoch_now(), _hour(expires_at) * HOUR, id)
+        self._list(pipeline, user_id, id, expires_at)
         return pipeline
+
+    def _list(self, pipeline: Any, user_id: str, id: str, expires_at: datetime) -> None:
+        pipeline.eval(INDEX, 1, self._user_key(user_id), epoch_now(), _hour(expires_at) * HOUR, id)
 
     async def _run(self, script: str, key: str, *arguments: object) -> Any:
         try:

@@ -1,0 +1,89 @@
+"""How the session of a user begins and ends: what happens then, and who is told.
+
+A store's core coroutines only note what they have done (`Change`), and its public methods call `follow()` after them:
+it needs to know the face, which a core coroutine does not. With SQL in a transaction it waits for the commit.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from django.utils.crypto import salted_hmac
+
+from . import quota
+from .exceptions import TooManySessions
+from .records import Record
+from .signals import session_ended, session_started
+from .twins import SYNC, Face, run_sync, settle
+
+BATCH = 1000  # records per removal: SQLite takes 32,766 parameters
+HANDLE_LENGTH = 16  # of 64 hex digits
+
+# Why a session ended
+LOGOUT = "logout"  # it was flushed or deleted: by logout(), by a log-in as somebody else, by Django for its auth hash
+REVOKED = "revoked"  # by a call of user_sessions.py
+LIMIT = "limit"  # MULTISESSION_MAX_PER_USER, by a newer log-in
+PASSWORD = "password"  # noqa: S105  is none
+DEACTIVATED = "deactivated"
+DELETED = "deleted"
+
+
+class Change(NamedTuple):
+    """A record that was written or removed: whose it was before and is now (`None`: nobody's)."""
+
+    record: Record
+    before: str | None
+    now: str | None
+
+
+def handle(record_id: str) -> str:
+    """The public name of a session: neither its key nor its record's id can be had from it."""
+    return salted_hmac("django_multisession.lifecycle", record_id, algorithm="sha256").hexdigest()[:HANDLE_LENGTH]
+
+
+async def follow(face: Face, store: Any) -> None:
+    """See to the changes that a store has made. Raises `TooManySessions`, its session being gone then."""
+    changes, store._changes = store._changes, ()
+    storage = getattr(store, face.storage)
+    if not await _deferred(storage, lambda: run_sync(_follow(SYNC, store.storage, store, changes))):
+        await _follow(face, storage, store, changes)
+
+
+async def _follow(face: Face, storage: Any, store: Any, changes: Iterable[Change]) -> None:
+    for change in changes:
+        if change.before is not None:
+            await _tell(face, [(change.record.id, change.before)], LOGOUT)
+        if change.now is not None:
+            await _begin(face, storage, store, change.record, change.now)
+
+
+async def _begin(face: Face, storage: Any, store: Any, record: Record, user_id: str) -> None:
+    try:
+        surplus = await quota.surplus(face, storage, record, user_id)
+    except TooManySessions:
+        store.clear()
+        store._session_key = None
+        raise
+    await settle(face.send(session_started, sender=Record, user_id=user_id, id=handle(record.id)))
+    await end(face, storage, surplus, LIMIT)
+
+
+async def end(face: Face, storage: Any, records: Sequence[Record], reason: str) -> int:
+    """Remove records of users, tell of it, and count what was there."""
+    if not session_ended.has_listeners(Record):
+        batches = (records[at : at + BATCH] for at in range(0, len(records), BATCH))
+        return sum([await storage.remove([record.id for record in batch]) for batch in batches])
+    # One by one: another may be removing them too, and only who did it tells of it.
+    gone = [(record.id, record.user_id) for record in records if await storage.remove([record.id])]
+    if not await _deferred(storage, lambda: run_sync(_tell(SYNC, gone, reason))):
+        await _tell(face, gone, reason)
+    return len(gone)
+
+
+async def _tell(face: Face, gone: Iterable[tuple[str, str | None]], reason: str) -> None:
+    for id, user_id in gone:
+        await settle(face.send(session_ended, sender=Record, user_id=user_id, id=handle(id), reason=reason))
+
+
+async def _deferred(storage: Any, function: Callable[[], object]) -> bool:
+    after_commit = getattr(storage, "after_commit", None)
+    return after_commit is not None and await after_commit(function)

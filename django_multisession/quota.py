@@ -1,0 +1,57 @@
+"""How many sessions a user may have: `MULTISESSION_MAX_PER_USER`, and what a log-in beyond it does.
+
+It is asked after the session was stored and listed under its user, so of any log-ins that come together the last to
+look sees all the others: no two can slip through. Who then goes is the same for all who look: the oldest log-in
+(`created_at`, then the id).
+
+    evict    remove all but the newest; the newest of all is in no one's way, so it is never removed
+    refuse   go on if there are fewer others than the limit; else the own session goes. If it is among the oldest, the
+             others may be log-ins that are about to refuse themselves: look again, for a while
+"""
+
+from typing import Any
+
+from . import limits
+from .conf import conf, function
+from .exceptions import TooManySessions
+from .records import Record
+from .twins import Face, settle
+
+LOOKS, PAUSE = 25, 0.02  # times, seconds: half a second for others to give way
+
+
+async def surplus(face: Face, storage: Any, record: Record, user_id: str) -> list[Record]:
+    """What a log-in evicts. Raises `TooManySessions` if it is refused, having removed its record."""
+    if (limit := await _limit(face, user_id)) is None:
+        return []
+    if conf.ON_MAX == "refuse":
+        await _admit(face, storage, record, user_id, limit)
+        return []
+    live = await _live(storage, user_id)
+    return live[: max(0, len(live) - limit)]
+
+
+async def _limit(face: Face, user_id: str) -> int | None:
+    limit = conf.MAX_PER_USER
+    if limit is None or isinstance(limit, int):
+        return limit
+    found: int | None = await settle(face.call(function(limit), user_id))
+    return found
+
+
+async def _admit(face: Face, storage: Any, record: Record, user_id: str, limit: int) -> None:
+    for _ in range(LOOKS):
+        ids = [each.id for each in await _live(storage, user_id)]
+        if len([id for id in ids if id != record.id]) < limit:
+            return
+        if record.id not in ids[:limit]:
+            break
+        await settle(face.sleep(PAUSE))
+    await storage.remove([record.id])
+    raise TooManySessions(limit)
+
+
+async def _live(storage: Any, user_id: str) -> list[Record]:
+    """The user's sessions, the oldest log-in first."""
+    live = [record for record in await storage.of_user(user_id) if not limits.is_over(record)]
+    return sorted(live, key=lambda record: (record.created_at, record.id))

@@ -1,0 +1,289 @@
+"""Who is signed in where: list and end the sessions of a user, on any engine of this package.
+
+`user` is a user or the primary key of one. `id` is `UserSession.id`. `request` is one with a session: where its own
+session is missing in the index of the user's sessions, the index has been lost (Redis may evict it), and the result's
+`complete` is `False`: then `repair_index()` looks through all sessions and makes the index again.
+
+    sessions_of(), count()  one round trip (Redis: two), however many sessions
+    revoke()                one more
+    revoke_all()            lists and removes, until nothing new is found
+    revoke_everyone()       pages through all sessions, as repair_index() does
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.utils import timezone
+from django.utils.module_loading import import_string
+
+from . import codecs, devices, lifecycle, limits
+from .exceptions import PayloadUnreadable
+from .lifecycle import REVOKED, handle
+from .records import Record, identify
+from .twins import ASYNC, SYNC, Face, run_sync
+
+ROUNDS = 10  # at most: each beyond the second means that somebody has signed in meanwhile
+PAGE = 1000  # records
+
+logger = logging.getLogger("django_multisession")
+
+
+@dataclass(frozen=True)
+class UserSession:
+    """A session of a user. `id` is of use in calls of this module only; times are as a `DateTimeField` gives them.
+
+    `created_at` is the log-in. `ip` and `user_agent` are `None` where nothing was recorded then.
+    """
+
+    id: str
+    created_at: datetime
+    last_seen: datetime
+    expires_at: datetime
+    ip: str | None = None
+    user_agent: str | None = None
+    is_current: bool = False
+
+    @property
+    def device(self) -> str | None:
+        """ "Firefox on Linux", in the current language; `None` if it is not known. Needs the `devices` extra."""
+        return devices.name_of(self.user_agent)
+
+
+class UserSessions(list[UserSession]):
+    """What `sessions_of()` gives. `complete` is `False` if the request's own session was missing in the index."""
+
+    def __init__(self, sessions: Iterable[UserSession] = (), complete: bool = True) -> None:
+        super().__init__(sessions)
+        self.complete = complete
+
+
+@dataclass(frozen=True)
+class Revoked:
+    """How many sessions were `ended`, and whether the index from which they were taken was `complete`."""
+
+    ended: int
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """How many sessions were missing in the index, and where to go on (`None`: it was gone through to the end)."""
+
+    indexed: int
+    next: str | None = None
+
+
+# Faces
+
+
+def sessions_of(user: Any, request: Any = None) -> UserSessions:
+    """The live sessions of a user, newest activity first. Raises `EngineUnavailable`."""
+    return run_sync(_sessions_of(SYNC, user, request))
+
+
+async def asessions_of(user: Any, request: Any = None) -> UserSessions:
+    return await _sessions_of(ASYNC, user, request)
+
+
+def count(user: Any) -> int:
+    """How many sessions `sessions_of()` would list."""
+    return run_sync(_count(SYNC, user))
+
+
+async def acount(user: Any) -> int:
+    return await _count(ASYNC, user)
+
+
+def revoke(user: Any, id: str) -> bool:
+    """End one session of the user; `False` if there is none of that id (any more)."""
+    return run_sync(_revoke(SYNC, user, id))
+
+
+async def arevoke(user: Any, id: str) -> bool:
+    return await _revoke(ASYNC, user, id)
+
+
+def revoke_all(user: Any, keep: Any = None) -> Revoked:
+    """End all sessions of the user, but that of the request `keep`."""
+    return run_sync(_revoke_all(SYNC, user, keep))
+
+
+async def arevoke_all(user: Any, keep: Any = None) -> Revoked:
+    return await _revoke_all(ASYNC, user, keep)
+
+
+def revoke_everyone() -> int:
+    """End the sessions of all users, and count them. Anonymous ones stay, and so do log-ins of meanwhile."""
+    return run_sync(_revoke_everyone(SYNC))
+
+
+async def arevoke_everyone() -> int:
+    return await _revoke_everyone(ASYNC)
+
+
+def repair_index(user: Any = None, after: str | None = None, pages: int | None = None) -> Repaired:
+    """Look through all sessions, `pages` pages at most, and put into the index what is missing there.
+
+    `user` limits this to one user's; `after` is the `next` of the call before. Only Redis can lose its index.
+    """
+    return run_sync(_repair_index(SYNC, user, after, pages))
+
+
+async def arepair_index(user: Any = None, after: str | None = None, pages: int | None = None) -> Repaired:
+    return await _repair_index(ASYNC, user, after, pages)
+
+
+# Core
+
+
+async def _sessions_of(face: Face, user: Any, request: Any) -> UserSessions:
+    storage, user_id, own_id = _storage(face), user_id_of(user), own_id_of(request)
+    records = _live(await storage.of_user(user_id))
+    own = getattr(getattr(request, "session", None), "_record", None)
+    complete = True
+    if own and own.id == own_id and own.user_id == user_id and hasattr(storage, "index"):
+        complete = own.id in {record.id for record in records}
+        records += [] if complete else _live([own])
+    records.sort(key=lambda record: (record.updated_at, record.created_at), reverse=True)
+    return UserSessions((_described(record, own_id) for record in records), _told(user_id, complete))
+
+
+async def _count(face: Face, user: Any) -> int:
+    return len(_live(await _storage(face).of_user(user_id_of(user))))
+
+
+async def _revoke(face: Face, user: Any, id: str) -> bool:
+    storage = _storage(face)
+    found = [record for record in await storage.of_user(user_id_of(user)) if handle(record.id) == id]
+    return bool(await lifecycle.end(face, storage, found, REVOKED))
+
+
+async def _revoke_all(face: Face, user: Any, keep: Any) -> Revoked:
+    storage, user_id, own_id = _storage(face), user_id_of(user), own_id_of(keep)
+    kept = []
+
+    def keeps(record: Record) -> bool:
+        kept.append(own := record.id == own_id)
+        return own
+
+    ended = await end_all(face, user_id, REVOKED, keeps)
+    if own_id is None or any(kept) or not hasattr(storage, "index"):
+        return Revoked(ended)
+    own = await storage.read(own_id)
+    return Revoked(ended, _told(user_id, complete=own is None or own.user_id != user_id))
+
+
+async def end_all(face: Face, user_id: str, reason: str, keeps: Callable[[Record], bool]) -> int:
+    """A core coroutine, for others to give a reason. Ends when there is nothing new: a log-in of meanwhile is found."""
+    storage, ended = _storage(face), 0
+    for _ in range(ROUNDS):
+        found = [record for record in await storage.of_user(user_id) if not keeps(record)]
+        if not found:
+            break
+        ended += await lifecycle.end(face, storage, found, reason)
+    return ended
+
+
+async def _revoke_everyone(face: Face) -> int:
+    storage, after, ended = _storage(face), None, 0
+    while True:
+        page = await storage.scan(after, PAGE)
+        ended += await lifecycle.end(face, storage, [record for record in page if record.user_id], REVOKED)
+        if (after := page.next) is None:
+            return ended
+
+
+async def _repair_index(face: Face, user: Any, after: str | None, pages: int | None) -> Repaired:
+    storage, user_id = _storage(face), None if user is None else user_id_of(user)
+    indexed = looked_at = 0
+    while hasattr(storage, "index") and looked_at != pages:
+        page = await storage.scan(after, PAGE)
+        indexed += await storage.index([record for record in page if user_id in (None, record.user_id)])
+        after, looked_at = page.next, looked_at + 1
+        if after is None:
+            break
+    return Repaired(indexed, after)
+
+
+# Particulars
+
+
+def user_id_of(user: Any) -> str:
+    """The text by which sessions know a user. Raises `ValueError` for one that has no primary key."""
+    pk = getattr(user, "pk", user)
+    if pk is None or pk == "":
+        raise ValueError(f"{user!r} has no primary key, so no sessions of its own.")
+    field: Any = getattr(user, "_meta", get_user_model()._meta).pk
+    try:
+        return str(field.value_to_string(SimpleNamespace(**{field.attname: field.to_python(pk)})))
+    except ValidationError:
+        return str(pk)  # nobody's
+
+
+def store() -> Any:
+    """The `SessionStore` class of `SESSION_ENGINE`."""
+    from .backends import base
+
+    found = import_module(settings.SESSION_ENGINE).SessionStore
+    if not issubclass(found, base.SessionStore):
+        raise ImproperlyConfigured(
+            f"SESSION_ENGINE is {settings.SESSION_ENGINE!r}: it cannot list the sessions of a user. "
+            "django_multisession.backends.redis, .mongodb and .db can."
+        )
+    return found
+
+
+def _storage(face: Face) -> Any:
+    return getattr(store(), face.storage)
+
+
+def own_id_of(request: Any) -> str | None:
+    """The id of the record of a request's session."""
+    key = getattr(getattr(request, "session", None), "session_key", None)
+    return identify(key) if key else None
+
+
+def _live(records: Iterable[Record]) -> list[Record]:
+    return [record for record in records if not limits.is_over(record)]
+
+
+def _told(user_id: str, complete: bool) -> bool:
+    if not complete:
+        logger.error(
+            "The index of the sessions of user %s has been lost, at least in part: run repair_index().", user_id
+        )
+    return complete
+
+
+def _described(record: Record, own_id: str | None) -> UserSession:
+    client = data_of(record).get(devices.CLIENT_KEY)
+    known = client if isinstance(client, dict) else {}
+    return UserSession(
+        id=handle(record.id),
+        created_at=_local(record.created_at),
+        last_seen=_local(record.updated_at),
+        expires_at=_local(limits.latest(record.expires_at, record.created_at, record.updated_at)),
+        ip=known.get("ip"),
+        user_agent=known.get("user_agent"),
+        is_current=record.id == own_id,
+    )
+
+
+def _local(moment: datetime) -> datetime:
+    return moment if settings.USE_TZ else timezone.make_naive(moment)
+
+
+def data_of(record: Record) -> dict[str, Any]:
+    """The session's data, or none: one that cannot be read is listed all the same, and can be ended."""
+    try:
+        return codecs.decode(record.payload, record.id, import_string(settings.SESSION_SERIALIZER))
+    except PayloadUnreadable:
+        return {}
