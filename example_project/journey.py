@@ -35,6 +35,12 @@ class Page:
         return found[1] if found else None
 
     @property
+    def ends(self) -> list[tuple[str, str]]:
+        """Where the buttons of the listed sessions lead, and what they say."""
+        forms = re.findall(r'action="/(sessions/end/[^"]+)">(.*?)</form>', self.response.text, re.DOTALL)
+        return [(path, re.findall(r">([^<>]+)</button>", form)[0]) for path, form in forms]
+
+    @property
     def title(self) -> str:
         found = re.search(r"<title>(.*?)</title>", self.response.text, re.DOTALL)
         return " ".join(found[1].split()) if found else "no title"
@@ -76,6 +82,7 @@ class Journey:
         self.in_sql = in_sql
         self.credentials = {"username": username, "password": password}
         self.browser = httpx.Client(follow_redirects=True, timeout=TIMEOUT_SECONDS)
+        self.other = httpx.Client(follow_redirects=True, timeout=TIMEOUT_SECONDS)
         self.user: str | None = None
         self.visits = 0
         self.old_key = ""
@@ -95,6 +102,8 @@ class Journey:
             "count on B": self.count,
             "fill the cart on A": self.fill_cart,
             "no key in the store": self.look_at_record,
+            "see another browser": self.see_another,
+            "end its session": self.end_another,
             "kill A": self.kill,
             "go on at B": self.go_on,
             "sign out": self.sign_out,
@@ -131,6 +140,23 @@ class Journey:
         expect("Stored id", stored_id, sha256(self.key.encode()).hexdigest())
         expect("A user id is stored", (page.text("record-user") or "").isdigit(), True)
         self.expect_stranger(cookie=stored_id)
+
+    def see_another(self) -> None:
+        """A second browser signs in; the page that lists the sessions shows both to the first."""
+        with self.other:
+            form = Page(self.other.get(self.b.url + "sign-in/"))
+            self.other.post(self.b.url + "sign-in/", data={"csrfmiddlewaretoken": form.csrf_token, **self.credentials})
+        page = self.get(self.a, "sessions/")
+        expect("Sessions", len(page.ends), 2)
+
+    def end_another(self) -> None:
+        page = self.get(self.a, "sessions/")
+        [path] = [path for path, button in page.ends if button == "End"]
+        page = self.post(self.a, path, page)
+        expect("Sessions", len(page.ends), 1)
+        cookies = dict(self.other.cookies)
+        expect("Cookies of the other browser", "sessionid" in cookies, True)
+        self.expect_stranger(cookie=cookies["sessionid"])
 
     def kill(self) -> None:
         self.a.kill()

@@ -30,6 +30,11 @@ CACHES = {
 }
 MULTISESSION_MONGODB = os.environ.get("MONGODB_URL", "mongodb://127.0.0.1:27017/multisession")
 
+# Users see where they are signed in, five times at most, and what browser that was.
+
+MULTISESSION_TRACK_CLIENT = True
+MULTISESSION_MAX_PER_USER = 5
+
 # Database
 
 DATABASE_URL = os.environ.get("DATABASE_URL") or f"sqlite:///{BASE_DIR}/var/db.sqlite3"
@@ -58,26 +63,38 @@ ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
 SECRET_KEY = os.environ.get("SECRET_KEY") or get_random_secret_key()  # servers that share sessions share the key
 ROOT_URLCONF = "demo_site.urls"
 INSTALLED_APPS = [
+    "shop",  # first: its templates go before the package's
+    "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
     "django_multisession",
-    "shop",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django_multisession.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "APP_DIRS": True,
-        "OPTIONS": {"context_processors": ["shop.context.server"]},
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "shop.context.server",
+            ]
+        },
     }
 ]
+STATIC_URL = "static/"
 TIME_ZONE = "UTC"
 USE_TZ = True
 LOGIN_URL = "sign-in"

@@ -1,4 +1,4 @@
-from django.contrib.auth.views import LogoutView
+from django.contrib.auth.views import LogoutView, PasswordChangeView
 from django.urls import path
 
 from . import purges, views
@@ -10,5 +10,10 @@ urlpatterns = [
     path("purges/", purges.purges, name="purges"),
     path("purges/leave-behind/", purges.leave_behind, name="leave-behind"),
     path("sign-in/", views.SignIn.as_view(), name="sign-in"),
+    path(
+        "change-password/",
+        PasswordChangeView.as_view(template_name="shop/change_password.html", success_url="/"),
+        name="change-password",
+    ),
     path("sign-out/", LogoutView.as_view(), name="sign-out"),
 ]

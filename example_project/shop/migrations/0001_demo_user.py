@@ -6,7 +6,8 @@ from django.db import migrations
 def create_demo_user(apps, _schema_editor):
     User = apps.get_model("auth", "User")
     password = make_password(settings.DEMO_PASSWORD)
-    User.objects.get_or_create(username=settings.DEMO_USERNAME, defaults={"password": password})
+    defaults = {"password": password, "is_staff": True, "is_superuser": True}  # who may look at the admin too
+    User.objects.get_or_create(username=settings.DEMO_USERNAME, defaults=defaults)
 
 
 class Migration(migrations.Migration):

@@ -1,0 +1,15 @@
+"""The pages for users.
+
+path("sessions/", include("django_multisession.urls"))
+"""
+
+from django.urls import path
+
+from . import views
+
+app_name = "django_multisession"
+urlpatterns = [
+    path("", views.user_sessions, name="user_sessions"),
+    path("end/<slug:id>/", views.end, name="end"),
+    path("end-others/", views.end_others, name="end_others"),
+]
