@@ -437,6 +437,16 @@ def test_there_are_none(client, ann):
     assert logged(ann) == []
 
 
+@on("redis")
+def test_an_index_that_was_lost(Store, client, boss):
+    other = start(Store, boss)
+    Store.storage.client.delete(f"session:user:{boss.pk}")  # as an eviction does
+    assert "has been lost" in show(client, of(boss))
+    assert "1 session was ended." in message(client.post(of(boss, "end/"), follow=True))
+    assert not Store().exists(other.session_key)
+    assert "has been lost" not in show(client, of(boss))
+
+
 @on("sqlite", "redis")
 def test_many_sessions_are_cut(Store, client, ann, monkeypatch):
     monkeypatch.setattr(session_admin, "MOST_SHOWN", 2)
