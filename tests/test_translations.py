@@ -1,0 +1,72 @@
+"""The texts of the pages, in every language that is shipped."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import polib
+import pytest
+from django.utils import translation
+
+import django_multisession
+
+PACKAGE = Path(django_multisession.__file__).parent
+LANGUAGES = ["de", "es", "fr", "ja", "zh_Hans"]
+FUNCTIONS = {"_", "gettext", "gettext_lazy", "ngettext", "ngettext_lazy"}
+PLACEHOLDER = re.compile(r"%\((\w+)\)[sd]")
+
+
+def catalog(language: str, suffix: str = "po") -> polib.POFile:
+    path = PACKAGE / "locale" / language / "LC_MESSAGES" / f"django.{suffix}"
+    return polib.pofile(str(path)) if suffix == "po" else polib.mofile(str(path))
+
+
+def texts() -> Iterator[str]:
+    """What the code and the templates mark as to be translated."""
+    for source in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS:
+                argument = node.args[0]
+                assert isinstance(argument, ast.Constant), (source, node.lineno)
+                yield str(argument.value)
+    for template in PACKAGE.rglob("*.html"):
+        yield from re.findall(r"""(?:{% translate |\b_\()"([^"]+)\"""", template.read_text())
+
+
+def test_languages() -> None:
+    assert sorted(path.name for path in (PACKAGE / "locale").iterdir()) == LANGUAGES
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+class TestCatalog:
+    def test_every_text_is_translated(self, language):
+        translated = {entry.msgid for entry in catalog(language) if entry.translated() and not entry.obsolete}
+        assert set(texts()) - translated == set()
+
+    def test_nothing_is_left_over_or_in_doubt(self, language):
+        po = catalog(language)
+        assert [entry.msgid for entry in po.untranslated_entries() + po.fuzzy_entries() + po.obsolete_entries()] == []
+
+    def test_placeholders_are_the_same(self, language):
+        for entry in catalog(language):
+            known = set(PLACEHOLDER.findall(entry.msgid + entry.msgid_plural))
+            for text in [entry.msgstr, *entry.msgstr_plural.values()]:
+                assert set(PLACEHOLDER.findall(text)) <= known, entry.msgid
+            if not entry.msgid_plural:
+                assert set(PLACEHOLDER.findall(entry.msgstr)) == known, entry.msgid
+
+    def test_what_is_compiled_is_what_is_written(self, language):
+        def contents(entries: object) -> dict[str, object]:
+            return {entry.msgid: entry.msgstr or dict(entry.msgstr_plural) for entry in entries}  # type: ignore[attr-defined]
+
+        assert contents(catalog(language, "mo")) == contents(catalog(language))
+
+
+def test_django_finds_them() -> None:
+    with translation.override("de"):
+        assert translation.gettext("Your sessions") == "Ihre Sitzungen"
+    with translation.override("zh-hans"):
+        assert translation.ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", 2).startswith(
+            "已"
+        )
