@@ -261,14 +261,22 @@ def _end_all(request: HttpRequest, users: Iterable[Any]) -> None:
     try:
         for user in users:
             done.append(user)  # before it is: half of them may be gone when the store fails
-            revoked = user_sessions.revoke_all(user, keep=request)
-            total += revoked.ended
-            if not revoked.ended:
+            ended = _revoke_all(request, user)
+            total += ended
+            if not ended:
                 done.pop()
     finally:
         _log(request, done, _("Ended all sessions."))
-    ended = ngettext("%(sessions)s session was ended.", "%(sessions)s sessions were ended.", total)
-    messages.success(request, ended % {"sessions": grouped(total)})
+    text = ngettext("%(sessions)s session was ended.", "%(sessions)s sessions were ended.", total)
+    messages.success(request, text % {"sessions": grouped(total)})
+
+
+def _revoke_all(request: HttpRequest, user: Any) -> int:
+    revoked = user_sessions.revoke_all(user, keep=request)
+    if revoked.complete:
+        return revoked.ended
+    user_sessions.repair_index(user)
+    return revoked.ended + user_sessions.revoke_all(user, keep=request).ended
 
 
 def _log(request: Any, users: list[Any], message: str) -> None:

@@ -114,7 +114,7 @@ def _ago(seconds: int) -> str:
         return _("%(number)s min") % {"number": seconds // MINUTE}
     if seconds < DAY:
         return _("%(number)s h") % {"number": seconds // HOUR}
-    return ngettext("%(number)s day", "%(number)s days", seconds // DAY) % {"number": seconds // DAY}
+    return _("%(number)s d") % {"number": seconds // DAY}
 
 
 def _size(bound: int) -> str:

@@ -31,7 +31,7 @@ UNKNOWN = "?"  # device
 MINUTE, HOUR, DAY = 60, 3600, 86400
 SIZES = [4**power for power in range(4, 11)]  # bytes: 256 to 1 MiB
 AGES = [HOUR, DAY, 7 * DAY, 30 * DAY, 90 * DAY, 365 * DAY]  # seconds
-IDLE = [5 * MINUTE, HOUR, DAY, 7 * DAY, 30 * DAY]
+IDLE = [5 * MINUTE, 15 * MINUTE, HOUR, 6 * HOUR, DAY, 7 * DAY, 30 * DAY]
 
 
 class Bin(NamedTuple):

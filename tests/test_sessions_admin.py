@@ -18,6 +18,7 @@ from django.utils.html import escape
 
 from django_multisession import session_admin, session_charts, user_sessions
 from django_multisession.admin import EndSessionsMixin, PurgeRunAdmin, SessionAdmin
+from django_multisession.charts import PLACES
 from django_multisession.models import PurgeRun, Session
 from django_multisession.records import identify, utcnow
 from django_multisession.user_sessions import sessions_of
@@ -172,6 +173,14 @@ def test_the_overview(Store, client, ann):
     assert figures("devices", shown) == {"Firefox on Linux": "3"}
     assert figures("names", shown)["cart"] == "3"
     assert "Of the first" not in shown
+
+
+@on("memory")
+def test_each_tick_stands_below_its_bar(Store, ann):
+    start(Store, ann)
+    for chart in session_charts.overview(with_purges=False)["charts"]:
+        assert len(chart.bars) >= PLACES  # fewer stand on the right
+        assert len(chart.ticks) in (2, len(chart.bars))
 
 
 def test_an_overview_of_a_part(Store, client, ann, monkeypatch):
@@ -426,6 +435,16 @@ def test_there_are_none(client, ann):
     assert "No sessions." in show(client, of(ann))
     client.post(of(ann, "end/"))
     assert logged(ann) == []
+
+
+@on("redis")
+def test_an_index_that_was_lost(Store, client, boss):
+    other = start(Store, boss)
+    Store.storage.client.delete(f"session:user:{boss.pk}")  # as an eviction does
+    assert "has been lost" in show(client, of(boss))
+    assert "1 session was ended." in message(client.post(of(boss, "end/"), follow=True))
+    assert not Store().exists(other.session_key)
+    assert "has been lost" not in show(client, of(boss))
 
 
 @on("sqlite", "redis")

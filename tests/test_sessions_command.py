@@ -212,6 +212,21 @@ def test_revoke_as_json(Store, command, ann):
     assert json.loads(command("revoke", listed.id, "--user=ann", "--json").out) == {"ended": 1}
 
 
+# An index that was lost
+
+
+@on("redis")
+@pytest.mark.parametrize("verb", ["list", "revoke", "revoke-all"])
+def test_repair(Store, command, ann, verb):
+    session = start(Store, ann)
+    [listed] = sessions_of(ann)
+    Store.storage.client.delete(f"session:user:{ann.pk}")  # as an eviction does
+    words = {"list": [], "revoke": [listed.id], "revoke-all": ["--no-input"]}[verb]
+    out = command(verb, *words, "--user=ann", "--repair").out
+    assert out.endswith("1 session of ann.\n" if verb == "list" else "1 session of ann ended.\n")
+    assert Store().exists(session.session_key) is (verb == "list")
+
+
 # revoke-all
 
 

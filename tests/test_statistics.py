@@ -85,7 +85,7 @@ def test_ages_and_last_activity(Store):
     insert(Store, created_at=now - timedelta(hours=2), updated_at=now - timedelta(hours=2))
     found = collect()
     assert filled(found.ages) == {None: 1, DAY: 1}
-    assert filled(found.idle) == {IDLE[0]: 1, DAY: 1}
+    assert filled(found.idle) == {IDLE[0]: 1, 6 * HOUR: 1}
     assert AGES[0] == HOUR
 
 

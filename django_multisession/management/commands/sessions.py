@@ -36,6 +36,8 @@ class Command(BaseCommand):
         revoke_all.add_argument("--no-input", "--noinput", action="store_true", help="Do not ask.")
         stats = verbs.add_parser("stats", help="Count sessions and users, sizes and ages, in one pass over all.")
         stats.add_argument("--no-progress", action="store_true", help="No progress.")
+        for each in (of_user, revoke, revoke_all):
+            each.add_argument("--repair", action="store_true", help="Before: find what Redis has lost of its index.")
         for each in (of_user, revoke, revoke_all, stats):
             each.add_argument("--json", action="store_true", help="Print the result as JSON, and only that.")
 
@@ -47,7 +49,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _list(self, options: dict[str, Any]) -> None:
-        user = people.find(options["user"])
+        user = _user(options)
         sessions = user_sessions.sessions_of(user)
         if options["json"]:
             return self._write_json([_session(each) for each in sessions])
@@ -59,13 +61,13 @@ class Command(BaseCommand):
         self.stdout.write(f"{_counted(len(sessions))} of {_name(user)}.")
 
     def _revoke(self, options: dict[str, Any]) -> None:
-        user = people.find(options["user"])
+        user = _user(options)
         if not user_sessions.revoke(user, options["id"]):
             raise CommandError(f"{_name(user)} has no session {options['id']!r}.")
         self._say(options, 1, _name(user))
 
     def _revoke_all(self, options: dict[str, Any]) -> None:
-        user = None if options["everyone"] else people.find(options["user"])
+        user = None if options["everyone"] else _user(options)
         whose = _name(user) if user else "all users"
         if not options["no_input"]:
             self._ask(f"End all sessions of {whose}? [y/N] ")
@@ -104,6 +106,13 @@ class Command(BaseCommand):
 
 def _add_user(parser: Any, **options: Any) -> None:
     parser.add_argument("--user", metavar="USER", help="Name by which the user signs in, or primary key.", **options)
+
+
+def _user(options: dict[str, Any]) -> Any:
+    user = people.find(options["user"])
+    if options["repair"]:
+        user_sessions.repair_index(user)
+    return user
 
 
 def _name(user: Any) -> str:
