@@ -34,7 +34,7 @@ class PurgeRunAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     fields = readonly_fields = COLUMNS
 
     class Media:
-        css = {"all": ["django_multisession/charts.css"]}
+        css = {"all": ["django_multisession/charts.css", "django_multisession/admin.css"]}
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
