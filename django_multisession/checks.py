@@ -7,7 +7,7 @@ Always, without any I/O::
     W001  another engine without it: no commands
     E003  SESSION_ENGINE names a module of this package that cannot be imported (misspelled, or its driver is missing)
     E004  a setting of a wrong type or range
-    W008  MULTISESSION_REVOKE_ON has "password", but the package's middleware is missing
+    W009  MULTISESSION_REVOKE_ON has "password", but the package's middleware is missing
     W007  MULTISESSION_IDLE_AGE without SESSION_SAVE_EVERY_REQUEST: requests that only read do not count
     E005  MULTISESSION_ENCRYPTION_KEYS is no list of usable keys
     E006  encryption keys, but no cryptography library
@@ -193,7 +193,7 @@ def reading_is_idle() -> Problems:
         yield message, "Set SESSION_SAVE_EVERY_REQUEST = True: a save of unchanged data costs next to nothing here."
 
 
-@check("W008", *EVERY_ENGINE)
+@check("W009", *EVERY_ENGINE)
 def nobody_knows_the_request() -> Problems:
     from .hooks import knows_requests
 

@@ -221,7 +221,7 @@ def user_id_of(user: Any) -> str:
     pk = getattr(user, "pk", user)
     if pk is None or pk == "":
         raise ValueError(f"{user!r} has no primary key, so no sessions of its own.")
-    field: Any = getattr(user, "_meta", get_user_model()._meta).pk
+    field: Any = (user if hasattr(user, "_meta") else get_user_model())._meta.pk
     try:
         return str(field.value_to_string(SimpleNamespace(**{field.attname: field.to_python(pk)})))
     except ValidationError:

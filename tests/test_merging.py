@@ -3,18 +3,15 @@
 import asyncio
 import json
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Barrier
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.serializers import JSONSerializer
-from django.db import connections, transaction
+from django.db import transaction
 from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +19,7 @@ from hypothesis import strategies as st
 from django_multisession import codecs, merging
 from django_multisession.exceptions import SessionConflict, SessionEnded, SessionTooLarge
 
+from .children import child
 from .conftest import ENGINES
 from .contract import close_connections, saved, stored
 from .routers import SessionRouter
@@ -296,20 +294,8 @@ def assert_all_there(session: Any, count: int) -> None:
 
 
 CHILD = """
-import json, sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from django.conf import settings
-given = json.load(sys.stdin)
-try:
-    import MySQLdb
-except ImportError:
-    import pymysql
-    pymysql.version_info = (2, 2, 1, "final", 0)
-    pymysql.install_as_MySQLdb()
-settings.configure(**given["settings"])
-import django
-django.setup()
 from importlib import import_module
 from django.db import connections
 Store = import_module(settings.SESSION_ENGINE).SessionStore
@@ -332,28 +318,7 @@ with ThreadPoolExecutor(given["writers"]) as pool:
 
 def writers(key: str, first: int) -> subprocess.Popen[str]:
     """A process in which fifty threads save the session."""
-    database = {**connections[SessionRouter.alias].settings_dict, "TEST": {}}
-    if "sqlite" in database["ENGINE"]:
-        database["OPTIONS"] = {**database["OPTIONS"], "timeout": 120}
-    shared = ("SECRET_KEY", "SESSION_ENGINE", "SESSION_CACHE_ALIAS", "CACHES", "MULTISESSION_MONGODB", "USE_TZ")
-    options = {name: getattr(settings, name) for name in shared} | {
-        "DATABASES": {"default": database},
-        "INSTALLED_APPS": ["django_multisession"],
-        "MULTISESSION_TIMEOUT": 60,
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-c", CHILD],
-        cwd=Path(__file__).parents[1],
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin
-    given = {"settings": options, "key": key, "first": first, "writers": WRITERS}
-    process.stdin.write(json.dumps(given, default=str))
-    process.stdin.close()
-    process.stdin = None
-    return process
+    return child(CHILD, key=key, first=first, writers=WRITERS)
 
 
 KEYS = st.sampled_from("abcd")

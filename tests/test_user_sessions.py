@@ -225,7 +225,7 @@ class TestUser:
                 call(user)
 
     @pytest.mark.parametrize("engine", ["cache", "db", "signed_cookies"])
-    def test_another_packages_engine(self, api, engine):
+    def test_another_packages_engine(self, Store, api, engine):
         with (
             override_settings(SESSION_ENGINE=f"django.contrib.sessions.backends.{engine}"),
             pytest.raises(ImproperlyConfigured, match="cannot list the sessions of a user"),

@@ -1,0 +1,178 @@
+""" "Your sessions", through Django's request and response, on every engine."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.test import Client, override_settings
+from django.urls import include, path
+
+from django_multisession.user_sessions import sessions_of
+
+from .conftest import ENGINES
+from .urls import urlpatterns as pages
+
+urlpatterns = [*pages, path("sessions/", include("django_multisession.urls"))]
+
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+MIDDLEWARE = [
+    "django_multisession.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+
+
+@pytest.fixture(params=list(ENGINES))
+def engine_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _site(Store: Any) -> Iterator[None]:
+    options = {"ROOT_URLCONF": __name__, "MIDDLEWARE": MIDDLEWARE, "MULTISESSION_TRACK_CLIENT": True}
+    with override_settings(LOGIN_URL="/sign_in/", **options):
+        yield
+
+
+@pytest.fixture
+def user_of(_databases: None) -> Iterator[Any]:
+    made = []
+
+    def user_of(name: str) -> Any:
+        user, _ = get_user_model().objects.get_or_create(username=name)
+        user.set_password("secret")
+        user.save()
+        made.append(user)
+        return user
+
+    yield user_of
+    for user in made:
+        user.delete()
+
+
+def browser(user: Any, **headers: str) -> Client:
+    """A client in which the user is signed in by a request of its own, as in a browser."""
+    client = Client(headers={"user-agent": FIREFOX, **headers}, enforce_csrf_checks=True)
+    assert user.username == "ann"
+    client.get("/sign_in/")
+    return client
+
+
+def token(client: Client) -> str:
+    found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', client.get("/sessions/").text)
+    assert found
+    return found[1]
+
+
+def post(client: Client, path: str) -> Any:
+    return client.post(path, {"csrfmiddlewaretoken": token(client)}, follow=True)
+
+
+def signed_in(client: Client) -> bool:
+    return bool(client.get("/look/").json()["user"])
+
+
+def test_it_lists_the_sessions_and_marks_the_own(user_of):
+    ann = user_of("ann")
+    one, _ = browser(ann), browser(ann, **{"user-agent": "curl/8.0"})
+    page = one.get("/sessions/").text
+    assert page.count('<button aria-describedby="session-') == 2
+    assert page.count('aria-current="true"') == 1
+    assert "Firefox on Linux" in page
+    assert page.count("127.0.0.1") == 2
+    assert one.cookies[settings.SESSION_COOKIE_NAME].value not in page
+
+
+def test_of_a_stranger_it_wants_a_log_in():
+    for method, page in (("get", ""), ("post", "end/abc/"), ("post", "end-others/")):
+        response = getattr(Client(), method)(f"/sessions/{page}")
+        assert response.status_code == 302
+        assert response.url.startswith("/sign_in/?next=")
+
+
+def test_a_session_is_ended(user_of):
+    ann = user_of("ann")
+    one, other = browser(ann), browser(ann)
+    [theirs] = [each for each in sessions_of(ann, one_request(one)) if not each.is_current]
+    assert "The session was ended." in post(one, f"/sessions/end/{theirs.id}/").text
+    assert not signed_in(other)
+    assert signed_in(one)
+    assert post(one, f"/sessions/end/{theirs.id}/").status_code == 404
+
+
+def one_request(client: Client) -> Any:
+    class Request:
+        session = client.session
+
+    return Request()
+
+
+def test_all_others_are_ended(user_of):
+    ann = user_of("ann")
+    one, *others = (browser(ann) for _ in range(4))
+    assert "3 sessions were ended." in post(one, "/sessions/end-others/").text
+    assert [signed_in(each) for each in (one, *others)] == [True, False, False, False]
+    assert "There are no other sessions." in one.get("/sessions/").text
+
+
+def test_the_own_session_is_ended_as_by_signing_out(user_of):
+    ann = user_of("ann")
+    one = browser(ann)
+    [own] = sessions_of(ann)
+    response = one.post(f"/sessions/end/{own.id}/", {"csrfmiddlewaretoken": token(one)})
+    assert response.status_code == 302
+    assert not signed_in(one)
+    assert sessions_of(ann) == []
+
+
+def test_nobody_sees_or_ends_a_session_of_another(user_of):
+    ann, bob = user_of("ann"), user_of("bob")
+    one, other = browser(ann), Client()
+    other.force_login(bob)
+    [theirs] = sessions_of(bob)
+    assert theirs.id not in one.get("/sessions/").text
+    assert post(one, f"/sessions/end/{theirs.id}/").status_code == 404
+    assert "0 sessions were ended." in post(one, "/sessions/end-others/").text
+    assert signed_in(other)
+
+
+@pytest.mark.parametrize("page", ["end/abc/", "end-others/"])
+def test_ending_takes_a_post_with_a_token(user_of, page):
+    one = browser(user_of("ann"))
+    assert one.get(f"/sessions/{page}").status_code == 405
+    assert one.post(f"/sessions/{page}").status_code == 403
+
+
+def test_hostile_headers_are_escaped(user_of):
+    one = browser(user_of("ann"), **{"user-agent": "<script>alert(1)</script>" + "x" * 9999})
+    page = one.get("/sessions/").text
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "x" * 300 not in page
+
+
+def test_it_works_without_messages(user_of):
+    ann = user_of("ann")
+    with override_settings(MIDDLEWARE=MIDDLEWARE[:2]):
+        one = browser(ann)
+        assert post(one, "/sessions/end-others/").status_code == 200
+
+
+def test_it_is_never_cached(user_of):
+    assert "no-store" in browser(user_of("ann")).get("/sessions/").headers["Cache-Control"]
+
+
+@pytest.mark.parametrize("engine_name", ["redis"])
+def test_a_lost_index_is_made_again(Store, user_of):
+    ann = user_of("ann")
+    one, other = browser(ann), browser(ann)
+    Store.storage.client.delete(f"session:user:{ann.pk}")
+    assert one.get("/sessions/").text.count('<button aria-describedby="session-') == 2
+    Store.storage.client.delete(f"session:user:{ann.pk}")
+    form = {"csrfmiddlewaretoken": token(one)}
+    Store.storage.client.delete(f"session:user:{ann.pk}")
+    one.post("/sessions/end-others/", form)
+    assert not signed_in(other)
