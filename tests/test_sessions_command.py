@@ -398,6 +398,7 @@ def test_an_engine_of_others(command, ann, settings):
     assert "cannot list" in refused(command, "list", "--user=ann")
 
 
+@pytest.mark.slow  # two processes
 @on("sqlite")
 def test_exit_codes(Store):
     run = RUN.replace("purgesessions", "sessions")
