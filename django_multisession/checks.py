@@ -197,7 +197,7 @@ def reading_is_idle() -> Problems:
 def nobody_knows_the_request() -> Problems:
     from .hooks import knows_requests
 
-    if hasattr(settings, "MULTISESSION_REVOKE_ON") and "password" in conf.REVOKE_ON and not knows_requests():
+    if settings.is_overridden("MULTISESSION_REVOKE_ON") and "password" in conf.REVOKE_ON and not knows_requests():
         message = "MULTISESSION_REVOKE_ON has 'password', which needs the package's middleware."
         yield message, "Put django_multisession.middleware.SessionMiddleware in the place of Django's."
 
