@@ -4,8 +4,8 @@
     MySQL, MariaDB   SELECT GET_LOCK('multisession:' || <SHA-1 of database and table>, 0)
     elsewhere        a row of `PurgeLease`: UPDATE ... WHERE name = %s AND expires_at < <now>, else INSERT
 
-A server frees its lock when the holder's connection ends, however that comes about. A row is renewed with each batch
-and counts for a minute after, so that much later than a `kill -9` the next purge can start.
+A server frees its lock when the holder's connection ends, however that comes about. A row counts for a minute after it
+was renewed, so that much later than a `kill -9` the next purge can start.
 """
 
 import os
@@ -21,6 +21,7 @@ from django.db import Error, IntegrityError, connections, router, transaction
 from .records import utcnow
 
 SECONDS = 60.0
+RENEWED = timedelta(seconds=15)  # not with each batch: that would be as many transactions again
 
 _KEY = "hashtextextended(coalesce(current_schema(), '') || '.' || %s, 0)"
 
@@ -132,6 +133,8 @@ class Row:
         return True
 
     def renew(self) -> bool:
+        if utcnow() < self.renewed + RENEWED:
+            return True
         return bool(self._rows().filter(holder=self.lease.holder).update(**self._values()))
 
     def release(self) -> None:
@@ -141,7 +144,8 @@ class Row:
         return self.model._base_manager.using(self.alias).filter(name=self.name)
 
     def _values(self) -> dict[str, object]:
-        return {"holder": self.lease.holder, "expires_at": utcnow() + self.lease.duration}
+        self.renewed = utcnow()
+        return {"holder": self.lease.holder, "expires_at": self.renewed + self.lease.duration}
 
 
 def _name(database: str, table: str) -> str:

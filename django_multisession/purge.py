@@ -18,7 +18,6 @@ from .sweep import Batch
 from .targets import Sweep, target
 from .twins import ASYNC, SYNC, Face, run_sync, settle
 
-BATCH_SIZE = 1000
 LARGEST_BATCH = 10_000  # more only holds locks for longer; and SQLite takes 32,766 parameters
 
 # Why a purge ended
@@ -58,11 +57,13 @@ class Progress:
 
     def __post_init__(self) -> None:
         self.started = time.perf_counter()
+        self.took = 0.0  # seconds, the last batch
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: Batch, took: float) -> None:
         self.rows += batch.removed
         self.examined += batch.examined
         self.batches += 1
+        self.took = took
 
     @property
     def seconds(self) -> float:
@@ -74,7 +75,7 @@ class Bounds:
     batch_size: int
     max_rows: int | None
     max_seconds: float | None
-    pause: float
+    pause: float | None
     stop: Callable[[], bool]
 
     def limit(self, rows: int) -> int:
@@ -85,19 +86,24 @@ class Bounds:
             return STOPPED
         if self.max_rows is not None and progress.rows >= self.max_rows:
             return MAX_ROWS
-        pause = self.pause if progress.batches else 0
-        if self.max_seconds is not None and progress.seconds + pause >= self.max_seconds:
+        if self.max_seconds is not None and progress.seconds + self.wait(progress) >= self.max_seconds:
             return MAX_SECONDS
         return None
+
+    def wait(self, progress: Progress) -> float:
+        """Seconds to sleep before the next batch."""
+        if not progress.batches:
+            return 0
+        return progress.took if self.pause is None else self.pause
 
 
 class Options(TypedDict, total=False):
     """What `purge()` takes. A duration is a number of seconds, a timedelta, or text such as 30d, 12h, 90m, 45s."""
 
-    batch_size: int  # rows per batch (1,000)
+    batch_size: int  # rows per batch (1,000; on SQLite 250)
     max_rows: int | None  # end after so many, exactly
     max_seconds: Duration | None  # end after the batch in which this time is up
-    pause: Duration | None  # between two batches (none; on SQLite 10 ms)
+    pause: Duration | None  # between two batches (none; on SQLite as long as the batch took)
     grace: Duration  # leave what has not been expired for this long (1 h)
     older_than: Duration | None  # also sessions that nobody saved or touched for this long
     created_before: Duration | datetime | None  # also sessions that are older than this, or from before then
@@ -124,7 +130,7 @@ async def apurge(**options: Unpack[Options]) -> Purged:
 async def _purge(
     face: Face,
     *,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     max_rows: int | None = None,
     max_seconds: Duration | None = None,
     pause: Duration | None = None,
@@ -133,14 +139,15 @@ async def _purge(
     **which: Any,
 ) -> Purged:
     found = target(face.storage, **which)
+    usual_size, usual_pause = found.pace
     bounds = Bounds(
-        batch_size=positive("batch_size", batch_size, LARGEST_BATCH),
+        batch_size=positive("batch_size", usual_size if batch_size is None else batch_size, LARGEST_BATCH),
         max_rows=None if max_rows is None else positive("max_rows", max_rows),
         max_seconds=None if max_seconds is None else as_seconds("max_seconds", max_seconds),
-        pause=found.pause if pause is None else as_seconds("pause", pause),
+        pause=usual_pause if pause is None else as_seconds("pause", pause),
         stop=stop,
     )
-    return await _run(found.sweep(face.call, bounds.pause), bounds, face, progress)
+    return await _run(found.sweep(face.call, bounds.pause or 0), bounds, face, progress)
 
 
 async def _run(sweep: Sweep, bounds: Bounds, face: Face, report: Callable[[Progress], object]) -> Purged:
@@ -166,23 +173,24 @@ async def _batches(
     sweep: Sweep, bounds: Bounds, face: Face, progress: Progress, report: Callable[[Progress], object]
 ) -> str:
     while not (reason := bounds.reached(progress)):
-        if progress.batches and not await _pause(bounds, face):
+        if not await _sleep(bounds.wait(progress), bounds.stop, face):
             return STOPPED
+        began = time.perf_counter()
         if (batch := await sweep.batch(bounds.limit(progress.rows))) is None:
             return RUNNING
-        progress.add(batch)
+        progress.add(batch, time.perf_counter() - began)
         report(progress)
         if batch.ended:
             return SERVER if sweep.by_server else DONE
     return reason
 
 
-async def _pause(bounds: Bounds, face: Face) -> bool:
+async def _sleep(seconds: float, stop: Callable[[], bool], face: Face) -> bool:
     """`False` if told to stop meanwhile."""
-    until = time.perf_counter() + bounds.pause
+    until = time.perf_counter() + seconds
     # In slices: a signal is handled, but ends no sleep.
     while (left := until - time.perf_counter()) > 0:
-        if bounds.stop():
+        if stop():
             return False
         await settle(face.sleep(min(left, 0.1)))
     return True

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import FieldDoesNotExist
-from django.db import Error, connections, router, transaction
+from django.db import Error, OperationalError, connections, router, transaction
 from django.db.models import BigIntegerField, Count, ExpressionWrapper, F, Func, Q
 from django.db.models.functions import TruncDate
 from django.utils import timezone
@@ -45,6 +45,9 @@ from .twins import settle
 Call = Callable[..., Any]
 
 FEW = 100  # rows that MySQL deletes one by one
+ATTEMPTS = 5
+# PostgreSQL: serialization failure, deadlock. MySQL: deadlock; MariaDB: changed since the snapshot.
+OVERTAKEN = {"40001", "40P01", 1213, 1020}
 DAY = 24 * 60 * 60 * 1000  # milliseconds
 
 
@@ -141,9 +144,25 @@ def table_of(model: Any, database: str | None) -> Table:
 
 def batch(table: Table, criteria: Criteria, after: Position | None, limit: int) -> tuple[Batch, Position | None]:
     by_place = criteria.expiry_only and connections[table.alias].vendor == "postgresql"
-    examined, removed, last = (_by_place if by_place else _by_key)(table, criteria, after, limit)
+    examined, removed, last = _repeated(_by_place if by_place else _by_key, table, criteria, after, limit)
     # Fewer rows than asked for: there were no more.
     return Batch(examined, removed, ended=examined < limit), last or after
+
+
+def _repeated(function: Call, table: Table, *arguments: Any) -> Any:
+    """Again if a request was faster: under REPEATABLE READ a row that has changed meanwhile makes the batch fail."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return function(table, *arguments)
+        except OperationalError as error:
+            if attempt == ATTEMPTS or connections[table.alias].in_atomic_block or not _overtaken(error):
+                raise
+
+
+def _overtaken(error: OperationalError) -> bool:
+    cause = error.__cause__
+    codes = {getattr(cause, "sqlstate", None), getattr(cause, "pgcode", None), *error.args[:1]}
+    return not OVERTAKEN.isdisjoint(codes)
 
 
 def _by_place(table: Table, criteria: Criteria, after: Position | None, limit: int) -> tuple[int, int, Position | None]:
@@ -153,17 +172,19 @@ def _by_place(table: Table, criteria: Criteria, after: Position | None, limit: i
     before = table.field.get_db_prep_value(table.moment(criteria.before), connection, prepared=False)
     # Not before the last expiry, rather than behind it: more rows may have that very one.
     resume, last = ("", []) if after is None else ("{expiry} >= %s AND ".format(**names), [after.expiry])
+    # Nobody needs to wait for the disk: a batch that a crash of the server undoes is one for the next run.
+    hasty = ", set_config('synchronous_commit', 'off', true)" if connection.get_autocommit() else ""
     statement = """
         WITH doomed AS MATERIALIZED (
             SELECT ctid, {expiry} FROM {table} WHERE {resume}{expiry} < %s
             ORDER BY {expiry} LIMIT %s FOR UPDATE SKIP LOCKED
         ), gone AS (
             DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM doomed)) AND {expiry} < %s RETURNING 1
-        ) SELECT (SELECT count(*) FROM doomed), (SELECT count(*) FROM gone), (SELECT max({expiry}) FROM doomed)
-        """.format(resume=resume, **names)  # noqa: S608  of quoted names
+        ) SELECT (SELECT count(*) FROM doomed), (SELECT count(*) FROM gone), (SELECT max({expiry}) FROM doomed) {hasty}
+        """.format(resume=resume, hasty=hasty, **names)  # noqa: S608  of quoted names
     with connection.cursor() as cursor:
         cursor.execute(statement, [*last, before, limit, before])
-        examined, removed, expiry = cursor.fetchone()
+        examined, removed, expiry, *_ = cursor.fetchone()
     return examined, removed, Position(expiry) if examined else None
 
 

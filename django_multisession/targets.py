@@ -21,7 +21,11 @@ from .sweep import Batch, Criteria, Position, Table, ages, asking, batch, count,
 from .twins import run_sync
 
 GRACE = timedelta(hours=1)
-SQLITE_PAUSE = 0.01  # seconds: without any, a purge takes the file's one write lock again before a waiting request does
+
+# Rows per batch, and the pause after it in seconds (`None`: as long as the batch took), if nothing else is asked for.
+PACE: tuple[int, float | None] = 1000, 0
+# A batch has the file's one write lock, which a waiting request gets only if it is free when SQLite looks again.
+SQLITE_PACE: tuple[int, float | None] = 250, None
 
 Call = Callable[..., Any]
 
@@ -50,9 +54,8 @@ class Target:
     storage: Any = None
 
     @property
-    def pause(self) -> float:
-        """What is slept between batches where nothing else is asked for, in seconds."""
-        return SQLITE_PAUSE if self.table and connections[self.table.alias].vendor == "sqlite" else 0
+    def pace(self) -> tuple[int, float | None]:
+        return SQLITE_PACE if self.table and connections[self.table.alias].vendor == "sqlite" else PACE
 
     @property
     def by_server(self) -> bool:

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import tracemalloc
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
@@ -369,6 +370,41 @@ def test_a_session_refreshed_between_selection_and_deletion_lives(Store, engine_
 
     monkeypatch.setattr(sweep.Table, "positions", and_then_touch)
     assert purge(**criteria, max_rows=5).rows == 4
+    assert left() == {ids[2]}
+
+
+@pytest.fixture
+def repeatable_read(Store: Any) -> Iterator[None]:
+    """As a site sets it that wants it for its own transactions."""
+    connection = connections[SessionRouter.alias]
+    options, level = connection.settings_dict["OPTIONS"], "repeatable read"
+    mysql = {"isolation_level": level, "init_command": "SET SESSION innodb_snapshot_isolation = ON"}
+    postgres = {"isolation_level": 3, "options": "-c default_transaction_isolation=repeatable\\ read"}
+    given = mysql if connection.vendor == "mysql" else postgres
+    connection.close()
+    options.update(given)
+    connection.__dict__.pop("isolation_level", None)
+    yield
+    connection.close()
+    for name in given:
+        del options[name]
+    connection.__dict__.pop("isolation_level", None)
+
+
+@only("postgres", "mysql")
+def test_under_repeatable_read_a_batch_that_a_request_overtakes_is_done_again(Store, repeatable_read, monkeypatch):
+    ids = expired(5, updated_at=utcnow() - 40 * DAY)
+    positions, calls = sweep.Table.positions, []
+
+    def and_then_touch(table: Any, rows: Any) -> Any:
+        calls.append(found := positions(table, rows))
+        if len(calls) == 2:
+            elsewhere(move, ids[2], utcnow() + DAY)
+        return found
+
+    monkeypatch.setattr(sweep.Table, "positions", and_then_touch)
+    assert purge(older_than="30d", max_rows=4).rows == 4
+    assert [len(found) for found in calls] == [1, 4, 4]  # where the index ends; the batch, twice
     assert left() == {ids[2]}
 
 

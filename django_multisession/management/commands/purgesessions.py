@@ -29,10 +29,12 @@ class Command(BaseCommand):
         parser.add_argument(
             "--dry-run", action="store_true", help="Count what would go by day of expiry; remove nothing."
         )
-        parser.add_argument("--batch-size", metavar="N", help="Rows per batch (default: 1000).")
+        parser.add_argument("--batch-size", metavar="N", help="Rows per batch (default: 1000; on SQLite 250).")
         parser.add_argument("--max-rows", metavar="N", help="End after so many rows.")
         parser.add_argument("--max-seconds", metavar="DURATION", help="End after the batch in which the time is up.")
-        parser.add_argument("--pause", metavar="DURATION", help="Sleep between batches (default: 0; on SQLite 0.01).")
+        parser.add_argument(
+            "--pause", metavar="DURATION", help="Sleep between batches (default: 0; on SQLite as long as a batch took)."
+        )
         parser.add_argument("--grace", metavar="DURATION", help="Leave what expired less long ago (default: 1h).")
         parser.add_argument("--older-than", metavar="DURATION", help="Also sessions that were not changed for so long.")
         parser.add_argument("--created-before", metavar="DURATION", help="Also sessions that are older than that.")
