@@ -4,6 +4,8 @@ A user sees and ends nothing but the own sessions: every call of `user_sessions`
 `django_multisession/base.html` and `django_multisession/user_sessions.html` can be overridden.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from django.apps import apps
@@ -11,8 +13,10 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_required
-from django.http import Http404, HttpRequest, HttpResponse
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.cache import never_cache
@@ -37,30 +41,44 @@ def user_sessions(request: HttpRequest) -> HttpResponse:
     return render(request, "django_multisession/user_sessions.html", context)
 
 
+def _for_signed_in(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """As `login_required` for what takes a POST only: the log-in leads to the page, and not to a 405."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, **arguments: Any) -> HttpResponse:
+        if not request.user.is_authenticated:
+            return redirect_to_login(reverse(PAGE))
+        return view(request, **arguments)
+
+    return guarded
+
+
 @require_POST
 @csrf_protect
-@login_required
+@_for_signed_in
 def end(request: HttpRequest, id: str) -> HttpResponse:
-    """End one session of the user; 404 for any other id. Of the own one: as signing out does."""
+    """End one session of the user. Of the own one: as signing out does."""
     own = next((each for each in sessions_of(request.user, request) if each.is_current), None)
     if own is not None and own.id == id:
         return _sign_out(request)
-    if not revoke(request.user, id):
-        raise Http404(_("There is no such session, or it has ended already."))
-    _tell(request, _("The session was ended."))
+    if revoke(request.user, id):
+        _tell(request, messages.SUCCESS, _("The session was ended."))
+    else:  # not an error: without JavaScript nothing keeps a button from being pressed twice
+        _tell(request, messages.WARNING, _("There is no such session, or it has ended already."))
     return redirect(PAGE)
 
 
 @require_POST
 @csrf_protect
-@login_required
+@_for_signed_in
 def end_others(request: HttpRequest) -> HttpResponse:
     revoked = revoke_all(request.user, keep=request)
     ended = revoked.ended
     if not revoked.complete:
         repair_index(request.user)
         ended += revoke_all(request.user, keep=request).ended
-    _tell(request, ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", ended) % {"count": ended})
+    text = ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", ended) % {"count": ended}
+    _tell(request, messages.SUCCESS, text)
     return redirect(PAGE)
 
 
@@ -69,6 +87,6 @@ def _sign_out(request: HttpRequest) -> HttpResponse:
     return redirect(settings.LOGOUT_REDIRECT_URL or settings.LOGIN_URL)
 
 
-def _tell(request: Any, text: str) -> None:
+def _tell(request: Any, level: int, text: str) -> None:
     if apps.is_installed("django.contrib.messages"):
-        messages.success(request, text, fail_silently=True)
+        messages.add_message(request, level, text, fail_silently=True)

@@ -89,7 +89,7 @@ class Journey:
 
     def steps(self) -> Iterator[Step]:
         """Do one step after the other, up to the first miss."""
-        with self.browser:
+        with self.browser, self.other:
             for title, action in self.plan().items():
                 step = run_step(title, action)
                 yield step
@@ -142,21 +142,22 @@ class Journey:
         self.expect_stranger(cookie=stored_id)
 
     def see_another(self) -> None:
-        """A second browser signs in; the page that lists the sessions shows both to the first."""
-        with self.other:
-            form = Page(self.other.get(self.b.url + "sign-in/"))
-            self.other.post(self.b.url + "sign-in/", data={"csrfmiddlewaretoken": form.csrf_token, **self.credentials})
-        page = self.get(self.a, "sessions/")
-        expect("Sessions", len(page.ends), 2)
+        """A second browser signs in; each sees both sessions, the own one with another button."""
+        form = Page(self.other.get(self.b.url + "sign-in/"))
+        data = {"csrfmiddlewaretoken": form.csrf_token, **self.credentials}
+        self.other.post(self.b.url + "sign-in/", data=data)
+        for page in (self.get(self.a, "sessions/"), self.see_as_other("sessions/")):
+            expect("Sessions", sorted(button for _, button in page.ends), ["End", "Sign out"])
 
     def end_another(self) -> None:
+        """The second browser is signed out at its next click, and its cookie is of no use anywhere."""
+        cookie = self.other.cookies["sessionid"]
         page = self.get(self.a, "sessions/")
         [path] = [path for path, button in page.ends if button == "End"]
         page = self.post(self.a, path, page)
         expect("Sessions", len(page.ends), 1)
-        cookies = dict(self.other.cookies)
-        expect("Cookies of the other browser", "sessionid" in cookies, True)
-        self.expect_stranger(cookie=cookies["sessionid"])
+        expect("User in the other browser", self.see_as_other().text("user"), None)
+        self.expect_stranger(cookie=cookie)
 
     def kill(self) -> None:
         self.a.kill()
@@ -204,6 +205,9 @@ class Journey:
 
     def get(self, server: WebServer, path: str = "") -> Page:
         return self.look(self.browser.get(server.url + path))
+
+    def see_as_other(self, path: str = "") -> Page:
+        return Page(self.other.get(self.b.url + path))
 
     def post(self, server: WebServer, path: str, page: Page, **data: str) -> Page:
         """Send a form of the page, and follow to the page after."""

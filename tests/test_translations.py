@@ -8,12 +8,14 @@ from pathlib import Path
 import polib
 import pytest
 from django.utils import translation
+from django.utils.translation.template import templatize
 
 import django_multisession
 
 PACKAGE = Path(django_multisession.__file__).parent
 LANGUAGES = ["de", "es", "fr", "ja", "zh_Hans"]
 FUNCTIONS = {"_", "gettext", "gettext_lazy", "ngettext", "ngettext_lazy"}
+MARKED = re.compile(r"""\b(?:_|n?gettext)\(u?("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
 PLACEHOLDER = re.compile(r"%\((\w+)\)[sd]")
 
 
@@ -31,7 +33,8 @@ def texts() -> Iterator[str]:
                 assert isinstance(argument, ast.Constant), (source, node.lineno)
                 yield str(argument.value)
     for template in PACKAGE.rglob("*.html"):
-        yield from re.findall(r"""(?:{% translate |\b_\()"([^"]+)\"""", template.read_text())
+        for quoted in MARKED.findall(templatize(template.read_text())):  # Django's own reading, as for makemessages
+            yield ast.literal_eval(quoted)
 
 
 def test_languages() -> None:
@@ -47,6 +50,7 @@ class TestCatalog:
     def test_nothing_is_left_over_or_in_doubt(self, language):
         po = catalog(language)
         assert [entry.msgid for entry in po.untranslated_entries() + po.fuzzy_entries() + po.obsolete_entries()] == []
+        assert {entry.msgid for entry in po} - set(texts()) == set()
 
     def test_placeholders_are_the_same(self, language):
         for entry in catalog(language):
