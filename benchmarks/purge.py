@@ -52,7 +52,9 @@ def server(database: str, megabytes: int) -> Iterator[str]:
         with TemporaryDirectory(prefix="multisession-") as directory:
             yield f"sqlite:///{directory}/db.sqlite3"
     elif database == "postgresql":
-        with PostgresServer("-c", "fsync=on", "-c", f"shared_buffers={megabytes}MB", "-c", "max_wal_size=4GB") as started:
+        with PostgresServer(
+            "-c", "fsync=on", "-c", f"shared_buffers={megabytes}MB", "-c", "max_wal_size=4GB"
+        ) as started:
             yield started.url
     else:
         size = f"--innodb-buffer-pool-size={megabytes}M"
@@ -117,7 +119,9 @@ def run(database: str, url: str, options: argparse.Namespace) -> Iterator[dict[s
         version = admin.ask(child.prepare)
         try:
             for rows in options.rows:
-                for way in [way for way in WAYS if way in options.way and (database == "postgresql" or not WAYS[way][2])]:
+                for way in [
+                    way for way in WAYS if way in options.way and (database == "postgresql" or not WAYS[way][2])
+                ]:
                     for _ in range(options.repeat):
                         print(f"{version}, {rows:,} + {rows:,} rows: {way} ...", file=sys.stderr, flush=True)
                         yield {"database": version, **measure(url, way, rows, options.idle, options.purgesessions)}
@@ -128,7 +132,9 @@ def run(database: str, url: str, options: argparse.Namespace) -> Iterator[dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     number = lambda text: int(text.replace("_", "").replace(",", ""))  # noqa: E731
-    parser.add_argument("--rows", type=number, nargs="+", default=[100_000, 1_000_000], help="expired, and as many live")
+    parser.add_argument(
+        "--rows", type=number, nargs="+", default=[100_000, 1_000_000], help="expired, and as many live"
+    )
     parser.add_argument("--database", nargs="+", default=["postgresql", "mysql", "sqlite"], help="servers to start")
     parser.add_argument("--memory", type=number, default=2048, help="MB of the servers' buffers")
     parser.add_argument("--url", help="a database to use instead; its session tables must not be there yet")

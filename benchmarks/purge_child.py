@@ -35,7 +35,12 @@ def configure(url: str, engine: str, event: Any) -> None:
         _install_driver()
     settings.configure(
         DATABASES={"default": dj_database_url.parse(url) | _sqlite_options(url)},
-        INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions", "django_multisession"],
+        INSTALLED_APPS=[
+            "django.contrib.contenttypes",
+            "django.contrib.auth",
+            "django.contrib.sessions",
+            "django_multisession",
+        ],
         SESSION_ENGINE=engine,
         SECRET_KEY="benchmark",
         USE_TZ=True,

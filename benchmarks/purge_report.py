@@ -44,7 +44,19 @@ def of_delete(run: Run, runs: list[Run], figure: Callable[[Run], float]) -> floa
 # Tables: Markdown, for the docs
 
 PURGE = "Database", "Expired", "Way", "Seconds", "Rows/s", "of DELETE", "Memory", "Log", "Dead"
-WRITER = "Database", "Expired", "Way", "Idle p50", "p99", "max", "Purging p50", "p99", "max", "p99 / idle", "max / DELETE"
+WRITER = (
+    "Database",
+    "Expired",
+    "Way",
+    "Idle p50",
+    "p99",
+    "max",
+    "Purging p50",
+    "p99",
+    "max",
+    "p99 / idle",
+    "max / DELETE",
+)
 
 
 def show(runs: list[Run]) -> None:
