@@ -118,7 +118,7 @@ def drop() -> None:
 
 
 def fill(rows: int) -> None:
-    """The table of the engine, anew: `rows` expired and as many live sessions, in an order that the expiry knows not."""
+    """The table of the engine, anew: `rows` expired and as many live sessions, in an order that the expiry knows not."""  # noqa: E501
     model, connection = _model(), _connection()
     with connection.schema_editor() as editor:  # which makes the indexes at the end
         editor.delete_model(model)
@@ -269,7 +269,7 @@ def _peak(reset: bool = False) -> int:
 
 
 def server_tells() -> dict[str, int]:
-    """`log`: bytes of its write-ahead log. `dead`: rows (PostgreSQL) or undo records (MariaDB) that wait for a vacuum."""
+    """`log`: bytes of its write-ahead log. `dead`: rows (PostgreSQL) or undo records (MariaDB) that wait for a vacuum."""  # noqa: E501
     return {"postgresql": _postgresql, "mysql": _mysql, "sqlite": _sqlite}[_connection().vendor]()
 
 

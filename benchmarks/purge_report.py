@@ -105,12 +105,12 @@ def draw(runs: list[Run], file: Path) -> None:
     mpl.use("agg")
     mpl.rcParams["svg.fonttype"] = "none"
     mpl.rcParams["svg.hashsalt"] = "purge"
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
     most = [run for run in runs if run["rows"] == max(run["rows"] for run in runs)]
     databases = {name: list(group) for name, group in groupby(most, key=lambda run: run["database"])}
     sizes = [1 + len(group) for group in databases.values()]
-    figure, panels = pyplot.subplots(
+    figure, panels = plt.subplots(
         len(databases), sharex=True, squeeze=False, figsize=(8, 0.8 + 0.36 * sum(sizes)), height_ratios=sizes
     )
     for panel, (name, group) in zip(panels[:, 0], databases.items(), strict=True):

@@ -197,7 +197,8 @@ def reading_is_idle() -> Problems:
 def nobody_knows_the_request() -> Problems:
     from .hooks import knows_requests
 
-    if settings.is_overridden("MULTISESSION_REVOKE_ON") and "password" in conf.REVOKE_ON and not knows_requests():
+    is_set = settings.is_overridden("MULTISESSION_REVOKE_ON")  # type: ignore[misc]  # hasattr() knows defaults too
+    if is_set and "password" in conf.REVOKE_ON and not knows_requests():
         message = "MULTISESSION_REVOKE_ON has 'password', which needs the package's middleware."
         yield message, "Put django_multisession.middleware.SessionMiddleware in the place of Django's."
 

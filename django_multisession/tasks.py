@@ -18,7 +18,7 @@ from celery.signals import worker_shutting_down
 
 from .durations import Duration, as_seconds
 from .exceptions import EngineUnavailable
-from .purge import BATCH_SIZE, purge
+from .purge import purge
 from .schedule import TASK
 from .stopping import told_to_stop
 from .targets import GRACE
@@ -46,7 +46,7 @@ def purge_expired_sessions(
     self: Any,
     *,
     jitter: Duration = 0,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     max_rows: int | None = None,
     max_seconds: Duration | None = None,
     pause: Duration | None = None,
