@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 ADMIN = "django_multisession.admin"  # imported by Django's admin, where that is installed
 MODULES = [module.name for module in pkgutil.walk_packages([str(PACKAGE)], "django_multisession.")]
-MODULES = [name for name in MODULES if name not in (ADMIN, "django_multisession.session_admin")]
+OF_OTHER_APPS = {ADMIN, *(f"django_multisession.{name}" for name in ("session_admin", "urls", "views"))}
+MODULES = [name for name in MODULES if name not in OF_OTHER_APPS]
 ENGINES = sorted({module.name for module in pkgutil.iter_modules(backends.__path__)} - {"base"})
 LONGEST_FILE = 360
 
