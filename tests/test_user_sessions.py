@@ -218,7 +218,9 @@ class TestUser:
         assert api.sessions_of(user) == []
         assert api.revoke_all(user) == Revoked(0)
 
-    @pytest.mark.parametrize("user", [None, "", AnonymousUser(), get_user_model()()], ids=repr)
+    @pytest.mark.parametrize(
+        "user", [None, "", AnonymousUser(), get_user_model()()], ids=["None", "empty", "anonymous", "unsaved"]
+    )
     def test_who_has_no_primary_key(self, Store, api, user):
         for call in (api.sessions_of, api.count, api.revoke_all, lambda user: api.revoke(user, "x")):
             with pytest.raises(ValueError, match="no primary key"):
