@@ -1,10 +1,13 @@
 """The workloads of engines.py on a session engine: through its store alone, and through whole requests of Django's."""
 
 import asyncio
+import os
+import sys
 from collections.abc import Callable
 from functools import cached_property
 from importlib import import_module
 from itertools import count
+from types import ModuleType
 from typing import Any
 
 import django
@@ -14,6 +17,7 @@ from django.conf import settings
 from engines_contenders import Contender
 
 STORE = ("read", "write", "create", "create signed in", "sliding", "64 KB", "async", "log-in")
+SETTINGS = "engines_settings"
 REQUEST = ("request read", "request write", "request log-in", "request async")
 
 
@@ -29,11 +33,10 @@ class Router:
 
 
 def configure(contender: Contender, addresses: dict[str, Any]) -> None:
-    import sys
-
     sys.modules.update(dict.fromkeys(contender.blocked))
-    options = _defaults(contender, addresses) | _filled(contender.settings, addresses)
-    settings.configure(**options)
+    module = sys.modules[SETTINGS] = ModuleType(SETTINGS)  # not settings.configure(): no site uses that
+    vars(module).update(_defaults(contender, addresses) | _filled(contender.settings, addresses))
+    os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
     django.setup()
     if contender.shim:
         getattr(engines_shims, contender.shim)(addresses)
