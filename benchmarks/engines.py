@@ -21,10 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT), str(HERE)]
 
-import engines_report as report  # noqa: E402  they are beside this file
-import engines_sizes as sizes  # noqa: E402
-from engines_contenders import BARE, CONTENDERS, Contender  # noqa: E402
-from engines_servers import Servers, install  # noqa: E402
+import engines_report as report
+import engines_sizes as sizes
+from engines_contenders import BARE, CONTENDERS, Contender
+from engines_servers import Servers, install
 
 SERVERS = list(BARE)
 CALLS = {"64 KB": 8, "async": 3, "request async": 2}  # in one turn, if not USUAL
