@@ -15,7 +15,7 @@ from .records import Record
 from .signals import session_ended, session_started
 from .twins import SYNC, Face, run_sync, settle
 
-BATCH = 1000  # records per removal: SQLite takes 32,766 parameters
+BATCH = 250  # records per removal: short for every server, and for whoever waits for it
 HANDLE_LENGTH = 16  # of 64 hex digits
 
 # Why a session ended

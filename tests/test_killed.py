@@ -33,6 +33,10 @@ settings.MULTISESSION_MAX_PER_USER = 3
 Storage = import_string(given["storage"])
 Store = import_module(settings.SESSION_ENGINE).SessionStore
 
+Store.storage  # imports what each fork would otherwise import anew; connects to nothing
+if asynchronous:
+    async_to_sync(asyncio.sleep)(0)
+
 def call(object, name, *arguments, **options):
     if not asynchronous:
         return getattr(object, name)(*arguments, **options)

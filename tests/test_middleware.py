@@ -8,23 +8,18 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.contrib.auth import get_user_model
 from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpResponse
-from django.test import AsyncClient, Client, RequestFactory, override_settings
+from django.test import RequestFactory, override_settings
 
 from django_multisession import middleware
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.records import identify
 from django_multisession.twins import run_sync
 
+from .browsers import AUTH, COOKIE, DJANGOS, OURS, Browser, new_user
 from .conftest import ENGINES
 from .contract import saved, stored
-
-COOKIE = settings.SESSION_COOKIE_NAME
-OURS = "django_multisession.middleware.SessionMiddleware"
-DJANGOS = "django.contrib.sessions.middleware.SessionMiddleware"
-AUTH = "django.contrib.auth.middleware.AuthenticationMiddleware"
 
 
 @pytest.fixture(params=list(ENGINES))
@@ -40,31 +35,9 @@ def _middleware() -> Iterator[None]:
 
 @pytest.fixture
 def ann() -> Any:
-    user, _ = get_user_model().objects.get_or_create(username="ann")
-    user.set_password("secret")
-    user.save()
+    user = new_user("ann")
     yield user
     user.delete()
-
-
-class Browser:
-    """A test client of either kind."""
-
-    def __init__(self, face: Any) -> None:
-        self.face = face
-        self.client: Any = Client() if face.name == "sync" else AsyncClient()
-
-    def get(self, path: str) -> Any:
-        response = self.client.get(path)
-        return response if self.face.name == "sync" else self.face.runner.run(response)
-
-    @property
-    def key(self) -> str:
-        return str(self.client.cookies[COOKIE].value)
-
-    @key.setter
-    def key(self, key: str) -> None:
-        self.client.cookies[COOKIE] = key
 
 
 @pytest.fixture

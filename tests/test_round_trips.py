@@ -5,6 +5,8 @@ Counting starts after a first use: connecting, making MongoDB's indexes and load
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pymongo.monitoring
@@ -13,6 +15,14 @@ import redis
 import redis.asyncio
 from django.db import connections
 from django.test import override_settings
+
+from django_multisession import user_sessions
+from django_multisession.backends import mongodb
+from django_multisession.backends import redis as redis_engine
+from django_multisession.lifecycle import BATCH, handle
+from django_multisession.models import Session
+from django_multisession.records import Record, identify
+from django_multisession.twins import run_sync
 
 from .contract import KEY, saved
 from .routers import SessionRouter
@@ -185,10 +195,111 @@ def test_a_request_that_never_looks_at_the_session_costs_nothing(Store, face, tr
     assert trips_of(lambda: face(Store(key)).is_empty()) == []
 
 
-def test_listing_a_user_is_two_trips_at_most(Store, face, verbs, trips_of):
+LISTING = {"redis": ["ZRANGE", "GET"], "mongodb": ["find"], "sql": ["SELECT"]}
+
+
+def listing(engine_name: str, number: int) -> list[str]:
+    """What a list costs: all records come in one pipeline, and MongoDB sends more than the first hundred separately."""
+    more = ["getMore"] if engine_name == "mongodb" and number > 101 else []
+    return LISTING.get(engine_name, LISTING["sql"]) + more
+
+
+def shortened(trips: Trips) -> Trips:
+    """Of a pipeline of one command that is repeated, the command."""
+    return [" ".join(dict.fromkeys(trip.split())) for trip in trips]
+
+
+@pytest.mark.parametrize("number", [1, 20])
+def test_listing_a_user_is_two_trips_at_most_whatever_the_number(Store, face, engine_name, trips_of, number):
+    """With the request's own session marked, and no scan of anything."""
+    api, keys = face.functions(user_sessions), [saved(face, Store, _auth_user_id="1") for _ in range(number)]
+    request = SimpleNamespace(session=loaded_as(face, Store, keys[0]))
+    expected = listing(engine_name, number)
+    assert shortened(trips_of(lambda: api.sessions_of("1", request))) == expected
+    assert shortened(trips_of(lambda: api.count("1"))) == expected
+    assert len(expected) <= 2
+
+
+def loaded_as(face: Any, Store: Any, key: str) -> Any:
+    session = Store(key)
+    face(session).get("")
+    return session
+
+
+def test_listing_nobody(face, engine_name, trips_of):
+    api = face.functions(user_sessions)
+    trips = trips_of(lambda: api.sessions_of("3"))
+    assert trips == listing(engine_name, 0)[:1]
+
+
+def test_a_lost_index_costs_no_trip_of_the_list(Store, face, engine_name, trips_of):
+    api, keys = face.functions(user_sessions), [saved(face, Store, _auth_user_id="1") for _ in range(3)]
+    request = SimpleNamespace(session=loaded_as(face, Store, keys[0]))
+    if engine_name == "redis":
+        Store.storage.client.zrem("session:user:1", identify(keys[0]))
+    assert len(trips_of(lambda: api.sessions_of("1", request))) <= 2
+
+
+@pytest.mark.slow
+def test_a_user_with_ten_thousand_sessions(Store, face, engine_name, trips_of):
+    api, many = face.functions(user_sessions), 10_000
+    saved(face, Store, _auth_user_id="1")
+    [template] = face.verbs(Store).of_user("1")
+    insert_at_once(Store, engine_name, [replace(template, id=f"{number:064}") for number in range(many - 1)])
+    trips = trips_of(lambda: api.sessions_of("1"))
+    assert shortened(trips) == listing(engine_name, many)
+    assert api.count("1") == many
+    trips = trips_of(lambda: api.revoke_all("1"))
+    assert len(trips) <= 2 + many / BATCH + 2
+    assert api.count("1") == 0
+
+
+def insert_at_once(Store: Any, engine_name: str, records: list[Record]) -> None:
+    if engine_name == "redis":
+        pipeline = Store.storage.client.pipeline(transaction=False)
+        for record in records:
+            pipeline.set(Store.storage._key(record.id), redis_engine.pack(record), pxat=record.expires_at)
+        pipeline.execute()
+        run_sync(Store.storage.index(records))
+    elif engine_name == "mongodb":
+        documents = [{"_id": record.id, **mongodb._fields(record)} for record in records]
+        Store.storage.collection.insert_many(documents)
+    else:
+        rows = [Session(session_id=record.id, data=record.payload, **fields(record)) for record in records]
+        Session.objects.using(SessionRouter.alias).bulk_create(rows, batch_size=500)
+
+
+def fields(record: Record) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in ("user_id", "created_at", "updated_at", "expires_at", "version")}
+
+
+REMOVAL = {"redis": "DEL", "mongodb": "delete"}
+
+
+def test_revoking_is_a_list_and_a_removal(Store, face, engine_name, trips_of):
+    api = face.functions(user_sessions)
+    key = saved(face, Store, _auth_user_id="1")
+    expected = [*listing(engine_name, 1), REMOVAL.get(engine_name, "DELETE")]
+    assert shortened(trips_of(lambda: api.revoke("1", handle(identify(key))))) == expected
+
+
+def test_revoking_all_looks_once_more(Store, face, engine_name, trips_of):
+    api = face.functions(user_sessions)
     for _ in range(20):
         saved(face, Store, _auth_user_id="1")
-    assert len(trips_of(lambda: verbs.of_user("1"))) <= 2
+    expected = [*listing(engine_name, 20), REMOVAL.get(engine_name, "DELETE"), *listing(engine_name, 20)]
+    assert shortened(trips_of(lambda: api.revoke_all("1"))) == expected
+
+
+def test_a_limited_log_in_is_a_list_more(Store, face, engine_name, trips_of):
+    session = face(Store())
+    session["_auth_user_id"] = "1"
+    with override_settings(MULTISESSION_MAX_PER_USER=3):
+        trips = trips_of(session.save)
+    assert shortened(trips[1:]) == listing(engine_name, 1)
+    session["a"] = 1
+    with override_settings(MULTISESSION_MAX_PER_USER=3):
+        assert len(trips_of(session.save)) == 1
 
 
 @pytest.mark.parametrize("engine_name", ["redis"])

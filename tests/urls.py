@@ -3,12 +3,25 @@
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.auth import alogin, alogout, authenticate, login, logout, update_session_auth_hash
+from django.contrib.auth import (
+    alogin,
+    alogout,
+    aupdate_session_auth_hash,
+    authenticate,
+    get_user_model,
+    login,
+    logout,
+    update_session_auth_hash,
+)
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
+from django_multisession.decorators import require_recent_login
+
 from .routers import SessionRouter
+
+BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 
 def sign_in(request: HttpRequest) -> HttpResponse:
@@ -29,6 +42,46 @@ def change_password(request: HttpRequest) -> HttpResponse:
     request.user.set_password("secret")
     request.user.save()
     update_session_auth_hash(request, request.user)
+    return HttpResponse()
+
+
+def sign_in_as(request: HttpRequest, name: str) -> HttpResponse:
+    login(request, get_user_model().objects.get(username=name), backend=BACKEND)
+    return HttpResponse()
+
+
+async def asign_in_as(request: HttpRequest, name: str) -> HttpResponse:
+    await alogin(request, await get_user_model().objects.aget(username=name), backend=BACKEND)
+    return HttpResponse()
+
+
+@require_recent_login("15m")
+def recent(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("sensitive")
+
+
+@require_recent_login("15m")
+async def arecent(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("sensitive")
+
+
+@transaction.atomic
+def change_password_in_a_transaction(request: HttpRequest) -> HttpResponse:
+    return change_password(request)
+
+
+async def achange_password(request: HttpRequest) -> HttpResponse:
+    user = await request.auser()
+    user.set_password("secret")
+    await user.asave()
+    await aupdate_session_auth_hash(request, user)
+    return HttpResponse()
+
+
+def change_others_password(request: HttpRequest, name: str) -> HttpResponse:
+    user = get_user_model().objects.get(username=name)
+    user.set_password("new")
+    user.save()
     return HttpResponse()
 
 
@@ -111,6 +164,16 @@ PAGES = (
     alook,
     auntouched,
     unhandled,
+    recent,
+    arecent,
+    achange_password,
+    change_password_in_a_transaction,
 )
 urlpatterns = [path(f"{page.__name__}/", page) for page in PAGES]
-urlpatterns += [path("admin/", admin.site.urls), path("fail_after/<what>/", fail_after)]
+urlpatterns += [
+    path("admin/", admin.site.urls),
+    path("fail_after/<what>/", fail_after),
+    path("sign_in_as/<name>/", sign_in_as),
+    path("asign_in_as/<name>/", asign_in_as),
+    path("change_others_password/<name>/", change_others_password),
+]
