@@ -7,8 +7,8 @@ Always, without any I/O::
     W001  another engine without it: no commands
     E003  SESSION_ENGINE names a module of this package that cannot be imported (misspelled, or its driver is missing)
     E004  a setting of a wrong type or range
-    W009  MULTISESSION_REVOKE_ON has "password", but the package's middleware is missing
     W007  MULTISESSION_IDLE_AGE without SESSION_SAVE_EVERY_REQUEST: requests that only read do not count
+    W009  MULTISESSION_REVOKE_ON has "password", but the package's middleware is missing
     E005  MULTISESSION_ENCRYPTION_KEYS is no list of usable keys
     E006  encryption keys, but no cryptography library
     E007  redis: SESSION_CACHE_ALIAS is not in CACHES
@@ -151,6 +151,10 @@ def _is_function(value: object) -> bool:
     return value is None or callable(value) or is_callable(value)
 
 
+def _is_revoke_on(value: object) -> bool:
+    return isinstance(value, list | tuple | set | frozenset) and set(value) <= set(REVOKE_ON)
+
+
 ON_CONFLICT = "merge", "overwrite", "raise"
 ON_MAX = "evict", "refuse"
 REVOKE_ON = "password", "deactivated", "deleted"
@@ -170,10 +174,7 @@ VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a positive whole number, a function of a user id, its dotted path, or None",
     ),
     "ON_MAX": (lambda value: value in ON_MAX, f"one of {', '.join(ON_MAX)}"),
-    "REVOKE_ON": (
-        lambda value: isinstance(value, list | tuple | set | frozenset) and set(value) <= set(REVOKE_ON),
-        f"a list of some of {', '.join(REVOKE_ON)}",
-    ),
+    "REVOKE_ON": (_is_revoke_on, f"a list of some of {', '.join(REVOKE_ON)}"),
     "COMPRESS_OVER": (lambda value: value is None or _is_whole(value, 0), "a whole number of bytes, or None"),
 }
 
@@ -198,7 +199,7 @@ def nobody_knows_the_request() -> Problems:
     from .hooks import knows_requests
 
     is_set = settings.is_overridden("MULTISESSION_REVOKE_ON")  # type: ignore[misc]  # hasattr() knows defaults too
-    if is_set and "password" in conf.REVOKE_ON and not knows_requests():
+    if is_set and _is_revoke_on(conf.REVOKE_ON) and "password" in conf.REVOKE_ON and not knows_requests():
         message = "MULTISESSION_REVOKE_ON has 'password', which needs the package's middleware."
         yield message, "Put django_multisession.middleware.SessionMiddleware in the place of Django's."
 

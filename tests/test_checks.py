@@ -13,6 +13,7 @@ from redis import Redis
 
 from django_multisession import checks, db_checks, redis_checks
 from django_multisession.conf import NAMES
+from django_multisession.middleware import SessionMiddleware
 from example_project.servers import RedisServer
 
 from . import memory
@@ -137,6 +138,11 @@ def test_engine_misspelled() -> None:
         *[("TIMEOUT", value) for value in (0, -1, "5", None, True, float("inf"), float("nan"))],
         *[("MAX_BYTES", value) for value in (0, -1, 1.5, "1", None, True)],
         *[("COMPRESS_OVER", value) for value in (-1, 1.5, "1", True)],
+        *[("TRACK_CLIENT", value) for value in ("", "yes", 1, 0, None)],
+        *[("CLIENT_IP", value) for value in ("", "no.such.function", "django.conf.settings.DEBUG", 5)],
+        *[("MAX_PER_USER", value) for value in (0, -1, 1.5, "3", True, "no.such.function")],
+        *[("ON_MAX", value) for value in ("", "deny", None)],
+        *[("REVOKE_ON", value) for value in ("password", ["pasword"], None, [1])],
     ],
 )
 def test_invalid_setting(name: str, value: Any) -> None:
@@ -151,6 +157,11 @@ def test_invalid_setting(name: str, value: Any) -> None:
         *[("TIMEOUT", value) for value in (1, 0.2)],
         ("MAX_BYTES", 1),
         *[("COMPRESS_OVER", value) for value in (0, None)],
+        *[("TRACK_CLIENT", value) for value in (True, False, "anonymize")],
+        *[("CLIENT_IP", value) for value in (None, f"{__name__}.found", lambda request: None)],
+        *[("MAX_PER_USER", value) for value in (None, 1, f"{__name__}.found", lambda user_id: 5)],
+        *[("ON_MAX", value) for value in ("evict", "refuse")],
+        *[("REVOKE_ON", value) for value in ([], (), {"deleted"}, ["deactivated", "deleted"])],
     ],
 )
 def test_valid_setting(name: str, value: Any) -> None:
@@ -373,3 +384,32 @@ def test_old_server(version: str, numbers: list[str], monkeypatch: pytest.Monkey
 
 def test_reference_engine_is_checked_too() -> None:
     assert found(SESSION_ENGINE=memory.__name__, MULTISESSION_MAX_BYTES=0) == "E004"
+
+
+OURS = "django_multisession.middleware.SessionMiddleware"
+
+
+@pytest.mark.parametrize("name", ["redis", "mongodb", "db"])
+def test_nobody_knows_whose_request_changes_a_password(name: str) -> None:
+    assert found(**engine(name), MULTISESSION_REVOKE_ON=["password"]) == "W009"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},  # what is the default is not the site's wish
+        {"MULTISESSION_REVOKE_ON": ["deleted"]},
+        {"MULTISESSION_REVOKE_ON": ["password"], "MIDDLEWARE": [OURS]},
+        {"MULTISESSION_REVOKE_ON": ["password"], "MIDDLEWARE": [f"{__name__}.function", f"{__name__}.Middleware"]},
+    ],
+)
+def test_somebody_knows_or_nobody_asks(settings: dict[str, Any]) -> None:
+    assert found(**engine("db"), **settings) == ""
+
+
+class Middleware(SessionMiddleware):
+    """A site's own."""
+
+
+def function(get_response: Any) -> Any:
+    """Middleware need not be a class."""

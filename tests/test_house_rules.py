@@ -17,7 +17,7 @@ import pytest
 from django.contrib.sessions.backends.base import SessionBase
 
 import django_multisession
-from django_multisession import backends, checks
+from django_multisession import backends, checks, lifecycle, quota, user_sessions
 from django_multisession.backends import base, db, mongodb, redis
 from django_multisession.conf import NAMES
 
@@ -114,6 +114,30 @@ def test_clear_expired_is_one_line_over_the_purge(name: str, function: str) -> N
     assert f"{function}(store=cls, grace=0)" in inspect.getsource(getattr(base.SessionStore, name))
 
 
+FUNCTIONS = {
+    name: function
+    for name, function in inspect.getmembers(user_sessions, inspect.isfunction)
+    if function.__module__ == user_sessions.__name__ and hasattr(user_sessions, f"a{name}")
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_and_its_twin_are_one_line_over_their_core(name: str) -> None:
+    assert parameters(FUNCTIONS[name]) == parameters(getattr(user_sessions, f"a{name}"))
+    bodies = {node.name: node.body for node in of(user_sessions).body if hasattr(node, "body")}
+    without_docstring = [ast.unparse(line) for line in bodies[name] if not isinstance(line, ast.Expr)]
+    arguments = ", ".join(["SYNC", *(parameter for parameter, _ in parameters(FUNCTIONS[name]))])
+    assert without_docstring == [f"return run_sync(_{name}({arguments}))"]
+    assert [ast.unparse(line) for line in bodies[f"a{name}"]] == [
+        f"return await _{name}({arguments.replace('SYNC', 'ASYNC')})"
+    ]
+
+
+def test_every_function_for_sites_has_a_twin() -> None:
+    names = {"sessions_of", "count", "revoke", "revoke_all", "revoke_everyone", "repair_index"}
+    assert set(FUNCTIONS) == names
+
+
 # The core
 
 
@@ -142,6 +166,24 @@ def test_core_takes_the_storage_first(coroutine: ast.AsyncFunctionDef) -> None:
 def test_core_knows_no_server() -> None:
     foreign = {name.split(".")[0] for name in imports(of(base)) if not name.startswith(".")} - {"django"}
     assert foreign <= sys.stdlib_module_names - {"asyncio", "threading"}
+
+
+OUTSIDE = [
+    pytest.param(node, id=f"{module.__name__.rpartition('.')[2]}.{node.name}")
+    for module in (user_sessions, lifecycle, quota)
+    for node in of(module).body
+    if isinstance(node, ast.AsyncFunctionDef) and not hasattr(module, f"_{node.name.removeprefix('a')}")
+]
+
+
+@pytest.mark.parametrize("coroutine", OUTSIDE)
+def test_core_outside_of_the_store_awaits_verbs_what_a_face_gives_and_itself(coroutine: ast.AsyncFunctionDef) -> None:
+    names = {param.values[0].name for param in OUTSIDE}
+    verbs = {f"storage.{verb}" for verb in [*VERBS, "index"]} | {"_storage(face).of_user", "after_commit", "settle"}
+    awaited = [node.value for node in ast.walk(coroutine) if isinstance(node, ast.Await)]
+    called = {ast.unparse(call.func) for call in awaited if isinstance(call, ast.Call)}
+    assert {name.removeprefix("lifecycle.").removeprefix("quota.") for name in called} <= verbs | names
+    assert all(isinstance(each, ast.Call) for each in awaited)
 
 
 # Storages

@@ -56,8 +56,6 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def trips_of(Store, face, engine_name, monkeypatch) -> Iterator[Callable[[Callable[[], object]], Trips]]:
     if engine_name == "mongodb":
-        from django_multisession.backends import mongodb
-
         mongodb.connections.close()  # one from before the listener does not tell it anything
     warm_up(face, Store)
     counting = {"redis": redis_trips, "mongodb": mongodb_commands}.get(engine_name, sql_statements)
