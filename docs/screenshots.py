@@ -24,7 +24,7 @@ IPHONE = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
     "Version/18.6 Mobile/15E148 Safari/604.1"
 )
-DESK = {"width": 1000, "height": 860}
+DESK = {"width": 1000, "height": 640}
 PHONE = {"width": 390, "height": 844}
 SHOTS: dict[str, dict[str, Any]] = {
     "user-sessions-light": {"viewport": DESK, "color_scheme": "light"},
