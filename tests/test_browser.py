@@ -1,26 +1,33 @@
 """Two browsers, signed in as one user: headless Chromium, on the example site as `manage.py demo` runs it."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from django.contrib.messages.storage.base import Message
+from django.template.loader import render_to_string
+from django.test import RequestFactory, override_settings
+from django.utils import timezone, translation
 
+import django_multisession
+from django_multisession.user_sessions import UserSession
 from example_project.servers import free_port
 
-playwright = (
-    pytest.importorskip("playwright.sync_api")
-    if not os.environ.get("CI")
-    else __import__("playwright.sync_api", fromlist=["sync_api"])
-)
+imported = import_module if os.environ.get("CI") else pytest.importorskip
+playwright, axe = imported("playwright.sync_api"), imported("axe_playwright_python.sync_playwright")
 
+Axe, expect = axe.Axe, playwright.expect
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
@@ -71,16 +78,27 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def open_browser(chromium: Any, site: str) -> Iterator[Callable[..., Any]]:
-    """Opens a browser of its own (cookies and all) on the site, and gives its page."""
+    """Opens a browser of its own (cookies and all) on the site, where nobody is signed in, and gives its page."""
     contexts: list[Any] = []
 
     def open_(**options: Any) -> Any:
         contexts.append(chromium.new_context(base_url=site, locale="en-GB", **options))
         return contexts[-1].new_page()
 
-    yield open_
-    for context in contexts:
-        context.close()
+    try:
+        end_all_sessions(open_())
+        yield open_
+    finally:
+        for context in contexts:
+            context.close()
+
+
+def end_all_sessions(page: Any) -> None:
+    """Nobody else is signed in when a test begins."""
+    sign_in(page).goto("/sessions/")
+    if page.get_by_role("button", name="End all other sessions").count():
+        page.get_by_role("button", name="End all other sessions").click()
+    page.get_by_role("listitem").get_by_role("button", name="Sign out").click()
 
 
 def sign_in(page: Any, password: str = PASSWORD) -> Any:
@@ -96,16 +114,6 @@ def signed_in(page: Any) -> bool:
     """At its next click."""
     page.goto("/")
     return bool(page.locator("#user").count())
-
-
-@pytest.fixture(autouse=True)
-def _alone(open_browser: Any, site: str) -> None:
-    """Nobody else is signed in when a test begins."""
-    page = sign_in(open_browser())
-    page.goto("/sessions/")
-    if page.get_by_role("button", name="End all other sessions").count():
-        page.get_by_role("button", name="End all other sessions").click()
-    page.get_by_role("listitem").get_by_role("button", name="Sign out").click()
 
 
 @pytest.mark.parametrize("javascript", [True, False], ids=["JavaScript", "none"])
@@ -167,3 +175,56 @@ def change_password(page: Any, old: str, new: str) -> None:
 def test_the_sixth_log_in_ends_the_oldest_session(open_browser):
     pages = [sign_in(open_browser()) for _ in range(6)]
     assert [signed_in(page) for page in pages] == [False, True, True, True, True, True]
+
+
+def test_it_can_be_used_by_the_keyboard_and_heard(open_browser):
+    one = sign_in(open_browser())
+    sign_in(open_browser(user_agent=FIREFOX))
+    one.goto("/sessions/")
+    button = one.get_by_role("button", name=re.compile(r"^End Firefox on Linux Last seen \S"))
+    button.focus()
+    one.keyboard.press("Enter")
+    expect(one.get_by_role("status")).to_be_focused()
+    expect(button).to_have_count(0)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_the_example_site(open_browser, scheme):
+    one = sign_in(open_browser(color_scheme=scheme))
+    sign_in(open_browser(user_agent=FIREFOX))
+    one.goto("/sessions/")
+    assert violations(one) == []
+    one.get_by_role("button", name="End Firefox").click()
+    assert violations(one) == []
+
+
+@pytest.mark.parametrize("language", ["de", "en", "es", "fr", "ja", "zh-hans"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_the_plain_page_of_a_phone(chromium, scheme, language):
+    page = chromium.new_context(color_scheme=scheme, viewport={"width": 320, "height": 640}).new_page()
+    css = Path(django_multisession.__file__).parent / "static" / "django_multisession" / "pages.css"
+    page.route("**/*", lambda route: route.fulfill(body=plain_page(language), content_type="text/html"))
+    page.route("**/pages.css", lambda route: route.fulfill(path=css))
+    page.goto("http://site.test/")
+    assert page.locator("html").get_attribute("lang") == language
+    assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    page.context.close()
+
+
+@override_settings(ROOT_URLCONF="tests.test_views")
+def plain_page(language: str) -> str:
+    """The package's own templates, which the example site overrides, with all that they can show."""
+    times = dict.fromkeys(("created_at", "last_seen", "expires_at"), timezone.now())
+    agents = {"own": FIREFOX, "long": "x" * 200, "none": None}
+    sessions = [UserSession(id, **times, user_agent=agent, ip="2001:db8::1") for id, agent in agents.items()]
+    sessions[0] = replace(sessions[0], is_current=True)
+    messages = [Message(20, "Done.", "success"), Message(30, "Not done.", "warning")]
+    with translation.override(language):
+        context = {"sessions": sessions, "others": 2, "messages": messages}
+        return render_to_string("django_multisession/user_sessions.html", context, RequestFactory().get("/"))
+
+
+def violations(page: Any) -> list[str]:
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    return [f"{each['id']}: {node['html']}" for each in found for node in each["nodes"]]
