@@ -74,6 +74,7 @@ async def achange_password(request: HttpRequest) -> HttpResponse:
     user = await request.auser()
     user.set_password("secret")
     await user.asave()
+    request.user = user  # else Django 5.2's code looks it up here, synchronously
     await aupdate_session_auth_hash(request, user)
     return HttpResponse()
 
