@@ -27,18 +27,16 @@ import purge_report as report
 
 from example_project.servers import MariaDBServer, PostgresServer
 
-OURS = "django_multisession.backends.db"
-DJANGOS = "django.contrib.sessions.backends.db"
-
-# Name: the engine whose table is purged and that the writer uses; the function; whether an old snapshot is held.
-WAYS: dict[str, tuple[str, Callable[..., Any], bool]] = {
-    "purgesessions": (OURS, child.purgesessions, False),
-    "DELETE": (OURS, child.delete, False),
-    "clearsessions": (DJANGOS, child.clearsessions, False),
-    "purgesessions, old snapshot": (OURS, child.purgesessions, True),
-    "DELETE, old snapshot": (OURS, child.delete, True),
+# Name: the purge; the engine whose table it purges and that the writer uses; whether an old snapshot is held.
+WAYS: dict[str, tuple[Callable[..., Any], str, bool]] = {
+    "purgesessions": (child.purgesessions, child.OURS, False),
+    "DELETE": (child.delete, child.OURS, False),
+    "clearsessions": (child.clearsessions, child.DJANGOS, False),
+    "purgesessions, old snapshot": (child.purgesessions, child.OURS, True),
+    "DELETE, old snapshot": (child.delete, child.OURS, True),
 }
 
+DATABASES = ["postgresql", "mysql", "sqlite"]
 SPAWN = get_context("spawn")  # a purge's memory is its own then
 
 
@@ -65,7 +63,7 @@ def server(database: str, megabytes: int) -> Iterator[str]:
 class Child:
     """A process with a connection of its own, which runs functions of `purge_child`, one after the other."""
 
-    def __init__(self, url: str, engine: str = OURS) -> None:
+    def __init__(self, url: str, engine: str = child.OURS) -> None:
         self.told = SPAWN.Event()
         self.executor = ProcessPoolExecutor(1, SPAWN, child.configure, (url, engine, self.told))
 
@@ -91,11 +89,10 @@ class Child:
         return self.executor.submit(function, *arguments).result()
 
 
-def measure(url: str, way: str, rows: int, idle: float, words: list[str]) -> dict[str, Any]:
-    engine, function, snapshot = WAYS[way]
-    with ExitStack() as stack:
-        admin, purger, writer, holder = (stack.enter_context(Child(url, engine)) for _ in range(4))
-        admin.ask(child.fill, rows)
+def measure(admin: Child, url: str, way: str, rows: int, idle: float, words: list[str]) -> dict[str, Any]:
+    function, engine, snapshot = WAYS[way]
+    with Child(url, engine) as purger, Child(url, engine) as writer, Child(url) as holder:
+        admin.ask(child.fill, engine, rows)
         writer.ask(child.sign_in)
         if snapshot:
             holder.start(child.hold_snapshot)
@@ -103,13 +100,12 @@ def measure(url: str, way: str, rows: int, idle: float, words: list[str]) -> dic
         end = writer.start(child.write)
         time.sleep(idle)
         before = end()
-        told = admin.ask(child.server_tells)
+        told = admin.ask(child.server_tells, engine)
         end = writer.start(child.write)
         result = purger.ask(function, *(words if function is child.purgesessions else ()))
         during = end()
-        result |= {name: value - told.get(name, 0) for name, value in admin.ask(child.server_tells).items()}
-        left = admin.ask(child.expired_rows)
-    if left:
+        result |= {name: value - told[name] for name, value in admin.ask(child.server_tells, engine).items()}
+    if left := admin.ask(child.expired_rows, engine):
         raise SystemExit(f"{way} has left {left:,} rows.")
     return {"way": way, "rows": rows, **result, "idle": report.waits(before), "purging": report.waits(during)}
 
@@ -119,12 +115,11 @@ def run(database: str, url: str, options: argparse.Namespace) -> Iterator[dict[s
         version = admin.ask(child.prepare)
         try:
             for rows in options.rows:
-                for way in [
-                    way for way in WAYS if way in options.way and (database == "postgresql" or not WAYS[way][2])
-                ]:
+                for way in [way for way in options.way if database == "postgresql" or not WAYS[way][2]]:
                     for _ in range(options.repeat):
                         print(f"{version}, {rows:,} + {rows:,} rows: {way} ...", file=sys.stderr, flush=True)
-                        yield {"database": version, **measure(url, way, rows, options.idle, options.purgesessions)}
+                        run = measure(admin, url, way, rows, options.idle, options.purgesessions)
+                        yield {"database": version, **run}
         finally:
             admin.ask(child.drop)
 
@@ -135,7 +130,9 @@ def main() -> None:
     parser.add_argument(
         "--rows", type=number, nargs="+", default=[100_000, 1_000_000], help="expired, and as many live"
     )
-    parser.add_argument("--database", nargs="+", default=["postgresql", "mysql", "sqlite"], help="servers to start")
+    parser.add_argument(
+        "--database", nargs="+", choices=DATABASES, default=DATABASES, help="start these, or make a file"
+    )
     parser.add_argument("--memory", type=number, default=2048, help="MB of the servers' buffers")
     parser.add_argument("--url", help="a database to use instead; its session tables must not be there yet")
     parser.add_argument("--way", nargs="+", choices=WAYS, default=list(WAYS))

@@ -16,6 +16,10 @@ from typing import Any
 import django
 from django.conf import settings
 
+OURS = "django_multisession.backends.db"
+DJANGOS = "django.contrib.sessions.backends.db"
+ENGINES = OURS, DJANGOS
+
 SIGNED_IN = 500  # sessions that the writer saves in turn
 EVERY = 0.005  # seconds
 CHUNK = 2000
@@ -86,24 +90,17 @@ def _execute(statement: str, *parameters: Any) -> Any:
 # Tables
 
 
-def _models() -> tuple[Any, Any]:
-    from django.contrib.sessions.models import Session
+def _model(engine: str) -> Any:
+    from django.apps import apps
 
-    from django_multisession.models import Session as Ours
-
-    return Ours, Session
-
-
-def _model() -> Any:
-    ours, djangos = _models()
-    return ours if settings.SESSION_ENGINE.startswith("django_multisession") else djangos
+    return apps.get_model("django_multisession" if engine == OURS else "sessions", "Session")
 
 
 def prepare() -> str:
     """Make the tables, and say what database it is."""
     from django.core.management import call_command
 
-    if {model._meta.db_table for model in _models()} & set(_connection().introspection.table_names()):
+    if {_model(engine)._meta.db_table for engine in ENGINES} & set(_connection().introspection.table_names()):
         raise SystemExit("There are session tables in that database, which this would empty: name an empty one.")
     call_command("migrate", verbosity=0)
     version = ".".join(str(number) for number in _connection().get_database_version())
@@ -113,17 +110,17 @@ def prepare() -> str:
 
 def drop() -> None:
     with _connection().schema_editor() as editor:
-        for model in _models():
-            editor.delete_model(model)
+        for engine in ENGINES:
+            editor.delete_model(_model(engine))
 
 
-def fill(rows: int) -> None:
-    """The table of the engine, anew: `rows` expired and as many live sessions, in an order that the expiry knows not."""  # noqa: E501
-    model, connection = _model(), _connection()
+def fill(engine: str, rows: int) -> None:
+    """The engine's table, anew: `rows` expired and as many live sessions, in an order that has nothing of expiries."""
+    model, connection = _model(engine), _connection()
     with connection.schema_editor() as editor:  # which makes the indexes at the end
         editor.delete_model(model)
         editor.create_model(model)
-        _insert(_ours(rows) if model is _models()[0] else _djangos(rows))
+        _insert(model, _ours(rows) if engine == OURS else _djangos(rows))
     settle = {
         "postgresql": ["VACUUM (ANALYZE) {table}", "CHECKPOINT"],
         "mysql": ["ANALYZE TABLE {table}"],
@@ -133,8 +130,8 @@ def fill(rows: int) -> None:
         _execute(statement.format(table=model._meta.db_table))
 
 
-def _insert(rows: Iterator[tuple[Any, ...]]) -> None:
-    table, fields = _model()._meta.db_table, _model()._meta.fields
+def _insert(model: Any, rows: Iterator[tuple[Any, ...]]) -> None:
+    table, fields = model._meta.db_table, model._meta.fields
     with _connection().cursor() as cursor:
         if _connection().vendor == "postgresql":
             with cursor.copy(f"COPY {table} FROM STDIN") as copy:
@@ -177,11 +174,10 @@ def _djangos(rows: int) -> Iterator[tuple[Any, ...]]:
         yield id[:40], data.hex()[: len(data)], adapt(expiry)
 
 
-def expired_rows() -> int:
-    from django_multisession.sweep import Criteria, Table
+def expired_rows(engine: str) -> int:
+    from django_multisession.sweep import Criteria, Table, count
 
-    table = Table(_model())
-    return int(table.matching(Criteria(before=datetime.now(UTC))).count())
+    return count(Table(_model(engine)), Criteria(before=datetime.now(UTC)))
 
 
 # The writer
@@ -238,9 +234,9 @@ def clearsessions() -> dict[str, Any]:
 def delete() -> dict[str, Any]:
     from django_multisession.records import to_epoch
 
-    table = _connection().ops.quote_name(_model()._meta.db_table)
+    statement = f"DELETE FROM {_model(OURS)._meta.db_table} WHERE expires_at < %s"
     now = to_epoch(datetime.now(UTC))
-    return _measured(lambda: _execute(f"DELETE FROM {table} WHERE expires_at < %s", now))
+    return _measured(lambda: _execute(statement, now))
 
 
 def _measured(purge: Any) -> dict[str, Any]:
@@ -268,25 +264,24 @@ def _peak(reset: bool = False) -> int:
 # What the server tells
 
 
-def server_tells() -> dict[str, int]:
-    """`log`: bytes of its write-ahead log. `dead`: rows (PostgreSQL) or undo records (MariaDB) that wait for a vacuum."""  # noqa: E501
-    return {"postgresql": _postgresql, "mysql": _mysql, "sqlite": _sqlite}[_connection().vendor]()
+def server_tells(engine: str) -> dict[str, int]:
+    """`log`: bytes of its write-ahead log. `dead`: rows (PostgreSQL) or undo logs (MariaDB) to be cleaned up."""
+    tells = {"postgresql": _postgresql, "mysql": _mysql, "sqlite": _sqlite}
+    return tells[_connection().vendor](_model(engine)._meta.db_table)
 
 
-def _postgresql() -> dict[str, int]:
+def _postgresql(table: str) -> dict[str, int]:
     time.sleep(1.1)  # the others' statistics arrive once per second
-    [[log]] = _execute("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
-    [[dead]] = _execute("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = %s", _model()._meta.db_table)
+    [[log]] = _execute("SELECT pg_current_wal_lsn() - '0/0'")
+    [[dead]] = _execute("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = %s", table)
     return {"log": int(log), "dead": dead}
 
 
-def _mysql() -> dict[str, int]:
+def _mysql(table: str) -> dict[str, int]:
     status = dict(_execute("SHOW GLOBAL STATUS LIKE 'Innodb%%'"))
-    names = {"log": "Innodb_os_log_written", "dead": "Innodb_history_list_length"}
-    return {name: int(status[variable]) for name, variable in names.items() if variable in status}
+    return {"log": int(status["Innodb_os_log_written"]), "dead": int(status["Innodb_history_list_length"])}
 
 
-def _sqlite() -> dict[str, int]:
+def _sqlite(table: str) -> dict[str, int]:
     """The size of the file that has the log, which does not shrink."""
-    file = Path(f"{_connection().settings_dict['NAME']}-wal")
-    return {"log": file.stat().st_size if file.exists() else 0}
+    return {"log": Path(f"{_connection().settings_dict['NAME']}-wal").stat().st_size}

@@ -126,7 +126,9 @@ def draw_panel(panel: Any, name: str, group: list[Run]) -> None:
         colour = "#888888" if not position else "#2a7f3f" if label.startswith("purge") else "#b8432f"
         panel.hlines(position, wait["p50"], wait["max"], colour, linewidth=2)
         panel.plot([wait["p50"], wait["p99"], wait["max"]], [position] * 3, "o", color=colour, markersize=5)
-    panel.set(xscale="log", yticks=range(len(bars)), yticklabels=[label for label, _ in bars])
+    panel.set_xscale("log")
+    panel.xaxis.set_major_formatter("{x:,g}")
+    panel.set(yticks=range(len(bars)), yticklabels=[label for label, _ in bars])
     panel.set_title(f"{name}, {group[0]['rows']:,} expired rows", loc="left", fontsize=10)
     panel.invert_yaxis()
     panel.grid(axis="x", color="#dddddd")

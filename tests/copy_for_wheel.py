@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NEEDED = ("tests", "example_project", "docs", "README.md", "pyproject.toml")
+NEEDED = ("tests", "example_project", "benchmarks", "docs", "README.md", "pyproject.toml")
 IGNORED = shutil.ignore_patterns("__pycache__", "var")
 
 

@@ -165,6 +165,18 @@ def test_pauses_between_batches(run):
     assert run(batch_size=10, pause=0.1).seconds >= 0.2
 
 
+def test_on_sqlite_batches_are_shorter_and_pauses_as_long_as_they(run):
+    """Its one write lock is free half of the time then."""
+    expired(600)
+    seen = []
+    purged = run(progress=lambda progress: seen.append((progress.batches, progress.took, progress.seconds)))
+    if connections[SessionRouter.alias].vendor != "sqlite":
+        assert outcome(purged) == (600, 1, False, "done")
+    else:
+        assert outcome(purged) == (600, 3, False, "done")
+        assert purged.seconds >= 2 * seen[0][1] + 2 * seen[1][1] + seen[2][1] > 0
+
+
 def test_stop_is_asked_before_each_batch_and_while_pausing(run):
     expired(25)
     seen = []
@@ -609,6 +621,18 @@ class InAnotherProcess:
 
     def __exit__(self, *error: object) -> None:
         lease._held = self.held
+
+
+@only("sqlite")
+def test_a_lease_is_renewed_now_and_then_not_with_each_batch(Store, clock):
+    expired(20)
+    with statements() as sent:
+        purge(batch_size=5, pause=0)
+    assert sum("SET" in sql and "purgelease" in sql for sql in sent) == 1  # who has left it behind?
+    expired(20)
+    with statements() as sent:
+        purge(batch_size=5, pause=0, progress=lambda progress: clock.shift(lease.RENEWED.total_seconds()))
+    assert sum("SET" in sql and "purgelease" in sql for sql in sent) == 1 + 4
 
 
 @only("postgres")

@@ -207,6 +207,7 @@ def test_only_some_names_and_devices(Store, client, ann, monkeypatch):
 @on("sqlite", "redis")
 def test_the_purge_for_those_who_may_see_it(client, boss):
     runs = PurgeRun.objects.using(SessionRouter.alias)
+    runs.all().delete()  # those that other tests have left
     runs.create(table="t", started_at=utcnow(), ended_at=utcnow(), rows=1234, batches=2, more=False, reason="done")
     try:
         assert "chart-purged" not in show(client, LIST)

@@ -1,0 +1,30 @@
+"""The benchmarks run: with next to no rows, for nobody needs their figures here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(script: str, *options: str) -> str:
+    done = subprocess.run([sys.executable, BENCHMARKS / script, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_purge(tmp_path: Path) -> None:
+    few = "--database", "sqlite", "--rows", "400", "--idle", "0.2"
+    shown = run("purge.py", *few, "--json", str(tmp_path / "purge.json"), "--", "--batch-size=100")
+    runs: list[dict[str, Any]] = json.loads((tmp_path / "purge.json").read_text())["runs"]
+    assert [run["way"] for run in runs] == ["purgesessions", "DELETE", "clearsessions"]
+    for each in runs:
+        assert each["seconds"] > 0
+        assert each["idle"]["saves"] > 0
+        assert f"| 400     | {each['way']}" in shown
+    assert run("purge.py", "--from-json", str(tmp_path / "purge.json")) == shown
