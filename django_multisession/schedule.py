@@ -12,7 +12,7 @@ def purge_schedule(
 
     The task puts itself off by a random part of `jitter`. The `options` are the task's, in JSON's types::
 
-        CELERY_BEAT_SCHEDULE = {"purge-sessions": purge_schedule(queue="low", max_seconds="1h")}
+        CELERY_BEAT_SCHEDULE = {"purge-sessions": purge_schedule(queue="low", max_seconds="20m")}
     """
     entry = {"task": TASK, "schedule": schedule or _at_night(), "kwargs": {"jitter": jitter, **options}}
     return entry if queue is None else {**entry, "options": {"queue": queue}}

@@ -35,6 +35,12 @@ def until(condition: Callable[[], Any], seconds: float = LONG) -> Any:
     return answer
 
 
+def answer(result: AsyncResult, seconds: float = LONG) -> Any:
+    """What the task returned; raises what it did."""
+    until(result.ready, seconds)
+    return result.get()
+
+
 class CelerySite:
     """On the database under test, and the queue "low" of a new broker."""
 
@@ -42,15 +48,12 @@ class CelerySite:
         self.stack = stack
         self.broker = stack.enter_context(RedisServer())
         self.client = stack.enter_context(redis.Redis.from_url(self.broker.url))
-        self.celery = Celery(broker=self.broker.url, backend=self.broker.url, set_as_current=False)
-        stack.callback(self.close)
+        # Two, so that nothing subscribes to results: tests poll, and a subscription would outlive a broker that stops.
+        self.sender = stack.enter_context(Celery(broker=self.broker.url, set_as_current=False))
+        self.reader = stack.enter_context(Celery(backend=self.broker.url, set_as_current=False))
+        stack.callback(self.reader.backend.client.close)
         urls = {"CELERY_BROKER_URL": self.broker.url, "CELERY_RESULT_BACKEND": self.broker.url}
         self.settings = {"DATABASES": {"default": database()}, **urls, **settings}
-
-    def close(self) -> None:
-        self.celery.backend.result_consumer.stop()
-        self.celery.backend.client.close()
-        self.celery.close()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -76,7 +79,8 @@ class CelerySite:
         return self.last.log.read_bytes()
 
     def send(self, soft_time_limit: float | None = None, **options: Any) -> AsyncResult:
-        return self.celery.send_task(TASK, kwargs=options, queue=QUEUE, soft_time_limit=soft_time_limit)
+        sent = self.sender.send_task(TASK, kwargs=options, queue=QUEUE, soft_time_limit=soft_time_limit)
+        return AsyncResult(sent.id, app=self.reader)
 
     def results(self) -> list[dict[str, Any]]:
         """What the tasks have answered that beats sent."""

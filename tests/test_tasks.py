@@ -26,6 +26,7 @@ from django_multisession.tasks import purge_expired_sessions
 
 from .celery_processes import ROOT
 from .purging import DAY, expired, left, live
+from .test_docs import DOCS, blocks
 from .test_outages import using
 
 
@@ -230,6 +231,15 @@ def test_the_schedule():
     assert entry["options"] == {"queue": "low"}
     assert entry["kwargs"] == {"jitter": 0, "max_seconds": "1h"}
     assert maybe_schedule(entry["schedule"]).run_every == timedelta(minutes=1)
+
+
+def test_the_line_of_the_docs():
+    [code] = [each for each in blocks(DOCS / "purging.md", "python") if "CELERY_BEAT_SCHEDULE" in each]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    [entry] = names["CELERY_BEAT_SCHEDULE"].values()
+    assert entry["options"] == {"queue": "low"}
+    assert set(entry["kwargs"]) <= set(inspect.signature(purge_expired_sessions.run).parameters)
 
 
 def test_the_schedule_can_be_made_in_a_settings_module():
