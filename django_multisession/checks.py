@@ -25,6 +25,7 @@ Always, without any I/O::
 Under `check --deploy`::
 
     W004  SESSION_SERIALIZER is a pickle
+    W010  the session cookie travels without HTTPS or is open to scripts, and Django's own checks do not look
 
 Under `check --deploy` and `check --database` (which `migrate` runs first), of the server::
 
@@ -60,6 +61,7 @@ Check = Callable[..., list[checks.CheckMessage]]
 BACKENDS = "django_multisession.backends."
 EVERY_SITE = "", "base", "db", "mongodb", "redis"
 EVERY_ENGINE = EVERY_SITE[1:]
+DJANGOS_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"
 MONGODB_DOCUMENT = 16 * 1024 * 1024 - 4096  # bytes; the fields beside the payload need less than these 4 KiB
 
 
@@ -227,6 +229,15 @@ def pickle_serializer() -> Problems:
     if "pickle" in settings.SESSION_SERIALIZER.lower():
         message = "SESSION_SERIALIZER is a pickle: whoever learns SECRET_KEY can run code on the server."
         yield message, "Leave it out, for JSON, or write a serializer for the types that you need."
+
+
+@check("W010", *EVERY_ENGINE, tags=[checks.Tags.security], deploy=True)
+def unprotected_cookie() -> Problems:
+    if apps.is_installed("django.contrib.sessions") or DJANGOS_MIDDLEWARE in settings.MIDDLEWARE:
+        return  # Django's checks look
+    for name in ("SESSION_COOKIE_SECURE", "SESSION_COOKIE_HTTPONLY"):
+        if getattr(settings, name) is not True:
+            yield f"{name} is not True.", f"Set {name} = True: who gets hold of the cookie has the session."
 
 
 # MongoDB

@@ -413,3 +413,21 @@ class Middleware(SessionMiddleware):
 
 def function(get_response: Any) -> Any:
     """Middleware need not be a class."""
+
+
+@pytest.mark.parametrize("off", ["SESSION_COOKIE_SECURE", "SESSION_COOKIE_HTTPONLY"])
+def test_a_cookie_that_is_not_protected(off: str) -> None:
+    on = {"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_HTTPONLY": True, "MIDDLEWARE": [OURS]}
+    assert found(deploy=True, **engine("db"), **on) == ""
+    assert found(deploy=True, **engine("db"), **on | {off: False}) == "W010"
+    assert found(**engine("db"), **on | {off: False}) == ""
+
+
+@pytest.mark.parametrize("djangos", ["INSTALLED_APPS", "MIDDLEWARE"])
+def test_where_django_looks_it_need_not_be_said_twice(djangos: str) -> None:
+    settings = {
+        "INSTALLED_APPS": ["django.contrib.sessions", *APPS, "django_multisession"],
+        "MIDDLEWARE": ["django.contrib.sessions.middleware.SessionMiddleware"],
+    }
+    given = {"MIDDLEWARE": [OURS], djangos: settings[djangos]}
+    assert found(deploy=True, **engine("db"), **given) == ""

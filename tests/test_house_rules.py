@@ -244,7 +244,10 @@ print([message.id for message in django.core.checks.run_checks()])
     assert "django_multisession.E003" in printed
 
 
-EXTRAS = "redis django_redis hiredis pymongo bson billiard celery orjson backports.zstd compression cryptography rich"
+EXTRAS = """
+    redis django_redis hiredis pymongo bson billiard celery orjson backports.zstd compression cryptography rich
+    ua_parser
+"""
 
 
 def test_package_imports_without_extras() -> None:
