@@ -6,7 +6,7 @@ A payload is one header byte, an authenticator, and the body::
     sealed   header | nonce (12 bytes) | AES-256-GCM ciphertext of the body and tag (16 bytes)
 
     header   1 s c c . . k k     s   1: sealed, 0: signed
-                                 cc  body is 0: plain, 1: zlib, 2: zstd
+                                 cc  body is 0: plain, 1: zlib, 2: zstd, 3: see compression.py
                                  kk  body is 0: SESSION_SERIALIZER's, 1: JSON by the json module, 2: JSON by orjson
 
 The signing key is derived from `SECRET_KEY` (and `SECRET_KEY_FALLBACKS` to read), each record's sealing key from a key
@@ -21,7 +21,6 @@ import hmac
 import json
 import marshal
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
@@ -33,6 +32,7 @@ from django.core import signing
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.encoding import force_bytes
 
+from . import compression
 from .conf import conf
 from .exceptions import PayloadUnreadable, SessionNotSerializable, SessionTooLarge
 
@@ -41,20 +41,12 @@ try:
 except ImportError:
     orjson = None  # type: ignore[assignment]
 try:
-    from compression import zstd  # Python 3.14
-except ImportError:
-    try:
-        from backports import zstd  # type: ignore[no-redef]
-    except ImportError:
-        zstd = None  # type: ignore[assignment]
-try:
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 except ImportError:
     AESGCM = None  # type: ignore[assignment,misc]
 
 MARK, SEALED = 0x80, 0x40
-ZLIB, ZSTD = 0x10, 0x20
 CUSTOM, JSON, FAST_JSON = 0, 1, 2
 
 MAC_SIZE, NONCE_SIZE, KEY_SIZE = 32, 12, 32
@@ -149,8 +141,8 @@ def close(serialized: Serialized, record_id: str) -> bytes:
     """Compress, then seal or sign. Raises `SessionTooLarge`."""
     if len(serialized.body) > conf.MAX_BYTES * EXPANSION:
         raise SessionTooLarge(len(serialized.body), conf.MAX_BYTES * EXPANSION)
-    compression, body = _compress(serialized.body)
-    header = MARK | compression | serialized.kind
+    how, body = _compress(serialized.body)
+    header = MARK | how | serialized.kind
     key = _newest_key()
     payload = _seal(header, body, record_id, key) if key else _sign(header, body, record_id)
     if len(payload) > conf.MAX_BYTES:
@@ -166,7 +158,7 @@ def open_(payload: bytes, record_id: str, serializer: type) -> Opened:
     if not header & MARK:
         return _open_django(payload, serializer)
     body, current = _unseal(payload, record_id) if header & SEALED else _unsign(payload, record_id)
-    return Opened(Serialized(header & 0x03, _decompress(header, body)), current)
+    return Opened(Serialized(header & 0x03, compression.decompress(header & compression.MASK, body)), current)
 
 
 def _open_django(payload: bytes, serializer: type) -> Opened:
@@ -186,18 +178,8 @@ class _Verbatim:
 
 def _compress(body: bytes) -> tuple[int, bytes]:
     if conf.COMPRESS_OVER is None or len(body) <= conf.COMPRESS_OVER:
-        return 0, body
-    compression, smaller = (ZSTD, zstd.compress(body)) if zstd else (ZLIB, zlib.compress(body))
-    return (compression, smaller) if len(smaller) < len(body) else (0, body)
-
-
-def _decompress(header: int, body: bytes) -> bytes:
-    """Only ever called on authenticated bytes. A missing library is an error: an empty session would lose data."""
-    if header & ZSTD and zstd is None:
-        raise ImproperlyConfigured("Stored sessions are zstd-compressed: pip install django-multisession[speed].")
-    if header & ZSTD:
-        return bytes(zstd.decompress(body))
-    return zlib.decompress(body) if header & ZLIB else body
+        return compression.PLAIN, body
+    return compression.compress(body)
 
 
 def _sign(header: int, body: bytes, record_id: str) -> bytes:

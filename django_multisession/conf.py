@@ -23,7 +23,7 @@ class Setting(Generic[T]):
         self.name = f"MULTISESSION_{name}"
 
     def __get__(self, instance: object, owner: type) -> T:
-        known: dict[str, Any] = settings.__dict__
+        known: dict[str, Any] = object.__getattribute__(settings, "__dict__")  # a LazyObject's own looks twice
         if self.name not in known:
             # Where Django keeps the settings that were asked for, and forgets them when they are changed. Of one that
             # a site has not set, it would look through all settings again each time, several times per request.
@@ -41,7 +41,7 @@ class Conf:
     MONGODB_COLLECTION = Setting("sessions", "Name of the MongoDB collection.")
     TIMEOUT = Setting(5.0, "Seconds to wait for Redis or MongoDB where the URL or URI does not say.")
     MAX_BYTES = Setting(1024 * 1024, "Largest encoded session, in bytes; a larger one raises SessionTooLarge.")
-    COMPRESS_OVER = Setting[int | None](1024, "Compress serialized sessions of more than this many bytes; None: never.")
+    COMPRESS_OVER = Setting[int | None](64, "Compress serialized sessions of more than this many bytes; None: never.")
     ON_CONFLICT = Setting("merge", "What a save does when another came first: merge, overwrite or raise.")
     TOUCH_AFTER = Setting[float | None](
         None, "Seconds that a stored expiry may lag behind; None: 1 % of the session's age, at most 60."

@@ -1,10 +1,17 @@
 """`Record`: the only thing that crosses the border between a `SessionStore` and a server."""
 
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+
+from django.contrib.sessions.backends.base import VALID_KEY_CHARS
+
+KEY_LENGTH = 32  # characters, as Django's: 165 bits
+LETTERS = (VALID_KEY_CHARS * 8)[:256].encode()  # what each random byte becomes
+UNFAIR = bytes(range(256 - 256 % len(VALID_KEY_CHARS), 256))  # these would favour the first letters
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
@@ -25,6 +32,11 @@ class Record:
 
     def is_live(self, now: datetime) -> bool:
         return self.expires_at > now
+
+
+def new_session_key() -> str:
+    """Random letters and digits. Django's `get_random_string()` asks the system for each: longer than a save takes."""
+    return os.urandom(2 * KEY_LENGTH).translate(LETTERS, UNFAIR)[:KEY_LENGTH].decode()
 
 
 def identify(session_key: str) -> str:

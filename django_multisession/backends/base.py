@@ -12,13 +12,12 @@ from datetime import datetime
 from typing import Any, ClassVar, Protocol
 
 from django.contrib.auth import SESSION_KEY as USER_ID_KEY
-from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, SessionBase
-from django.utils.crypto import get_random_string
+from django.contrib.sessions.backends.base import CreateError, SessionBase
 
 from .. import checks, codecs, lifecycle, limits, merging, purge  # noqa: F401  checks: even if the app is not installed
 from ..conf import conf
 from ..exceptions import EngineUnavailable, PayloadUnreadable, SessionConflict, SessionEnded, SessionNotSerializable
-from ..records import Page, Record, identify, in_milliseconds, utcnow
+from ..records import Page, Record, identify, in_milliseconds, new_session_key, utcnow
 from ..signals import session_ended
 from ..twins import ASYNC, SYNC, run_sync
 
@@ -349,7 +348,7 @@ class SessionStore(SessionBase):
     # insert() is atomic, so a new key needs no probe with exists().
 
     def _get_new_session_key(self) -> str:
-        return get_random_string(32, VALID_KEY_CHARS)
+        return new_session_key()
 
     async def _aget_new_session_key(self) -> str:
         return self._get_new_session_key()
