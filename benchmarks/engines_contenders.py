@@ -1,6 +1,6 @@
 """Who takes part in engines.py: the bare drivers, the engines of this project, and their peers from PyPI."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 CACHE = "django.contrib.sessions.backends.cache"
@@ -10,6 +10,7 @@ OURS = "django_multisession.backends"
 MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"
 DJANGO_REDIS = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "{redis}"}
 DJANGOS_REDIS = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "{redis}"}
+PREPARED = {"server_side_binding": True, "prepare_threshold": 0}  # Django's own options for PostgreSQL
 SPEED = ("orjson", "backports.zstd", "compression")  # what the extra [speed] installs; the last: Python 3.14's own
 
 
@@ -24,6 +25,7 @@ class Contender:
     apps: tuple[str, ...] = ()
     middleware: str = MIDDLEWARE
     settings: dict[str, Any] = field(default_factory=dict)  # "{redis}" and so on become the servers' addresses
+    options: dict[str, Any] = field(default_factory=dict)  # of the SQL database, besides those of all
     blocked: tuple[str, ...] = ()  # modules that it must not find
     model: str | None = None  # of a table: "app.Model"
     requests_only: bool = False
@@ -93,6 +95,11 @@ CONTENDERS = [
     ),
     Contender("psycopg", "postgres"),
     *_sql("postgres"),
+    *(
+        replace(each, name=f"{each.name}, prepared", options=PREPARED)
+        for each in _sql("postgres")
+        if each.name in ("multisession", "Django db")
+    ),
     Contender(
         "Django cached_db on django-redis",
         "postgres",

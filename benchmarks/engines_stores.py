@@ -54,22 +54,23 @@ def _defaults(contender: Contender, addresses: dict[str, Any]) -> dict[str, Any]
         "INSTALLED_APPS": [*sql, *contender.apps],
         "MIDDLEWARE": [contender.middleware] if contender.engine else [],
         "SESSION_ENGINE": contender.engine or "",
-        "DATABASES": _databases(contender.server, addresses),
+        "DATABASES": _databases(contender, addresses),
         "DATABASE_ROUTERS": ["engines_stores.Router"],
     }
 
 
-def _databases(server: str, addresses: dict[str, Any]) -> dict[str, Any]:
+def _databases(contender: Contender, addresses: dict[str, Any]) -> dict[str, Any]:
     import dj_database_url
 
-    if server == "sqlite":
+    if contender.server == "sqlite":
         options = {"init_command": "PRAGMA journal_mode = WAL", "transaction_mode": "IMMEDIATE", "timeout": 20}
         return {"default": dj_database_url.parse(f"sqlite:///{addresses['sqlite']}") | {"OPTIONS": options}}
-    if server == "postgres":
+    if contender.server == "postgres":
         lasting = dj_database_url.parse(addresses["postgres"], conn_max_age=None)
+        pooled = dj_database_url.parse(addresses["postgres"])
         return {
-            "default": lasting,
-            "pooled": dj_database_url.parse(addresses["postgres"]) | {"OPTIONS": {"pool": True}},
+            "default": lasting | {"OPTIONS": contender.options},
+            "pooled": pooled | {"OPTIONS": {**contender.options, "pool": True}},
         }
     return {}
 
