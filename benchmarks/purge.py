@@ -103,6 +103,7 @@ def measure(admin: Child, url: str, way: str, rows: int, idle: float, words: lis
         told = admin.ask(child.server_tells, engine)
         end = writer.start(child.write)
         result = purger.ask(function, *(words if function is child.purgesessions else ()))
+        result["cleanup"] = admin.ask(child.wait_for_cleanup)
         during = end()
         result |= {name: value - told[name] for name, value in admin.ask(child.server_tells, engine).items()}
     if left := admin.ask(child.expired_rows, engine):

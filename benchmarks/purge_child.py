@@ -23,6 +23,8 @@ ENGINES = OURS, DJANGOS
 SIGNED_IN = 500  # sessions that the writer saves in turn
 EVERY = 0.005  # seconds
 CHUNK = 2000
+CLEAN = 100  # undo logs, some that the writer has just left among them
+PATIENCE = 300  # seconds
 DATA = range(300, 601)  # bytes of a session
 CART = {f"item {number}": {"sku": f"A{number:05}", "count": number, "price": "9.99"} for number in range(8)}
 
@@ -275,6 +277,15 @@ def _postgresql(table: str) -> dict[str, int]:
     [[log]] = _execute("SELECT pg_current_wal_lsn() - '0/0'")
     [[dead]] = _execute("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = %s", table)
     return {"log": int(log), "dead": dead}
+
+
+def wait_for_cleanup() -> float:
+    """MariaDB removes rows after their transaction's end. Seconds until it has, while the writer adds to its list."""
+    start = time.perf_counter()
+    if _connection().vendor == "mysql":
+        while _mysql("")["dead"] > CLEAN and time.perf_counter() - start < PATIENCE:
+            time.sleep(0.1)
+    return time.perf_counter() - start
 
 
 def _mysql(table: str) -> dict[str, int]:

@@ -43,7 +43,7 @@ def of_delete(run: Run, runs: list[Run], figure: Callable[[Run], float]) -> floa
 
 # Tables: Markdown, for the docs
 
-PURGE = "Database", "Expired", "Way", "Seconds", "Rows/s", "of DELETE", "Memory", "Log", "Dead"
+PURGE = "Database", "Expired", "Way", "Seconds", "and then", "Rows/s", "of DELETE", "Memory", "Log", "Dead"
 WRITER = (
     "Database",
     "Expired",
@@ -77,6 +77,7 @@ def purge_row(run: Run, runs: list[Run]) -> list[str]:
     return [
         *(run["database"], f"{run['rows']:,}", run["way"]),
         f"{run['seconds']:.1f}",
+        f"{run['cleanup']:.1f}" if run["cleanup"] >= 0.1 else "",
         f"{run['rows'] / run['seconds']:,.0f}",
         f"{speed:.0%}" if speed else "",
         f"{run['memory'] / 1e6:.1f} MB",

@@ -103,7 +103,7 @@ class Options(TypedDict, total=False):
     batch_size: int  # rows per batch (1,000; on SQLite 250)
     max_rows: int | None  # end after so many, exactly
     max_seconds: Duration | None  # end after the batch in which this time is up
-    pause: Duration | None  # between two batches (none; on SQLite as long as the batch took)
+    pause: Duration | None  # between two batches (none; on SQLite and MySQL as long as the batch took)
     grace: Duration  # leave what has not been expired for this long (1 h)
     older_than: Duration | None  # also sessions that nobody saved or touched for this long
     created_before: Duration | datetime | None  # also sessions that are older than this, or from before then

@@ -22,10 +22,10 @@ from .twins import run_sync
 
 GRACE = timedelta(hours=1)
 
-# Rows per batch, and the pause after it in seconds (`None`: as long as the batch took), if nothing else is asked for.
+# Rows per batch, and the pause after it in seconds, if nothing else is asked for. `None`: as long as the batch took, so
+# that of SQLite's one write lock, and of what MariaDB's disk can take, half is left to others.
 PACE: tuple[int, float | None] = 1000, 0
-# A batch has the file's one write lock, which a waiting request gets only if it is free when SQLite looks again.
-SQLITE_PACE: tuple[int, float | None] = 250, None
+PACES: dict[str, tuple[int, float | None]] = {"sqlite": (250, None), "mysql": (1000, None)}
 
 Call = Callable[..., Any]
 
@@ -55,7 +55,7 @@ class Target:
 
     @property
     def pace(self) -> tuple[int, float | None]:
-        return SQLITE_PACE if self.table and connections[self.table.alias].vendor == "sqlite" else PACE
+        return PACES.get(connections[self.table.alias].vendor, PACE) if self.table else PACE
 
     @property
     def by_server(self) -> bool:

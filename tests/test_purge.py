@@ -165,16 +165,15 @@ def test_pauses_between_batches(run):
     assert run(batch_size=10, pause=0.1).seconds >= 0.2
 
 
-def test_on_sqlite_batches_are_shorter_and_pauses_as_long_as_they(run):
-    """Its one write lock is free half of the time then."""
-    expired(600)
+def test_the_pace_where_nothing_is_said(run):
+    """SQLite's one write lock, and what MariaDB's disk can take, are others' for half of the time."""
+    expired(1100)
     seen = []
-    purged = run(progress=lambda progress: seen.append((progress.batches, progress.took, progress.seconds)))
-    if connections[SessionRouter.alias].vendor != "sqlite":
-        assert outcome(purged) == (600, 1, False, "done")
-    else:
-        assert outcome(purged) == (600, 3, False, "done")
-        assert purged.seconds >= 2 * seen[0][1] + 2 * seen[1][1] + seen[2][1] > 0
+    purged = run(progress=lambda progress: seen.append((progress.batches, progress.took)))
+    vendor = connections[SessionRouter.alias].vendor
+    assert outcome(purged) == (1100, 5 if vendor == "sqlite" else 2, False, "done")
+    if vendor != "postgresql":
+        assert purged.seconds >= 2 * sum(took for _, took in seen[:-1]) + seen[-1][1] > 0
 
 
 def test_stop_is_asked_before_each_batch_and_while_pausing(run):

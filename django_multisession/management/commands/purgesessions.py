@@ -33,7 +33,9 @@ class Command(BaseCommand):
         parser.add_argument("--max-rows", metavar="N", help="End after so many rows.")
         parser.add_argument("--max-seconds", metavar="DURATION", help="End after the batch in which the time is up.")
         parser.add_argument(
-            "--pause", metavar="DURATION", help="Sleep between batches (default: 0; on SQLite as long as a batch took)."
+            "--pause",
+            metavar="DURATION",
+            help="Sleep between batches (default: 0; SQLite, MySQL: as long as a batch took).",
         )
         parser.add_argument("--grace", metavar="DURATION", help="Leave what expired less long ago (default: 1h).")
         parser.add_argument("--older-than", metavar="DURATION", help="Also sessions that were not changed for so long.")
