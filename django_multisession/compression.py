@@ -15,9 +15,9 @@ try:
     from compression import zstd  # Python 3.14
 except ImportError:
     try:
-        from backports import zstd  # type: ignore[no-redef]
+        from backports import zstd
     except ImportError:
-        zstd = None  # type: ignore[assignment]
+        zstd = None
 
 PLAIN, ZLIB, ZSTD, WORDS = 0x00, 0x10, 0x20, 0x30
 MASK = 0x30

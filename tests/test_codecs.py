@@ -42,7 +42,7 @@ from django_multisession.codecs import (
     encode,
     serialize,
 )
-from django_multisession.compression import MASK, PLAIN, WORDS, ZLIB, ZSTD
+from django_multisession.compression import MASK, WORDS, ZLIB, ZSTD
 from django_multisession.exceptions import PayloadUnreadable, SessionNotSerializable, SessionTooLarge
 
 pytestmark = pytest.mark.slow  # properties and fuzzing

@@ -234,7 +234,7 @@ def test_a_lost_index_costs_no_trip_of_the_list(Store, face, engine_name, trips_
     api, keys = face.functions(user_sessions), [saved(face, Store, _auth_user_id="1") for _ in range(3)]
     request = SimpleNamespace(session=loaded_as(face, Store, keys[0]))
     if engine_name == "redis":
-        Store.storage.client.zrem("session:user:1", identify(keys[0]))
+        Store.storage.client.zrem("session:user:1", bytes.fromhex(identify(keys[0])))
     assert len(trips_of(lambda: api.sessions_of("1", request))) <= 2
 
 

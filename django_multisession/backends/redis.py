@@ -5,10 +5,10 @@ One STRING per session, at `<prefix>:<id>`, big-endian::
     version u64 | expires_at i64 | updated_at i64 | created_at i64 | indexed u32 | length u16 | user id | payload
 
 with times in milliseconds since 1970, and `length` that of the UTF-8 user id (0: anonymous). One sorted set per user,
-at `<prefix>:user:<user id>`, holds the ids of the user's sessions, scored by expiry in milliseconds, rounded up to the
-hour; `indexed` is that hour. So the index is written when the user or the hour changes, always before the record it
-points to, and most saves are one command. An index may hold too much (it is checked against the records when read),
-never too little: a score rises, but does not fall when an expiry moves back.
+at `<prefix>:user:<user id>`, holds the ids of the user's sessions, as 32 bytes each, scored by expiry in milliseconds,
+rounded up to the hour; `indexed` is that hour. So the index is written when the user or the hour changes, always before
+the record it points to, and most saves are one command. An index may hold too much (it is checked against the records
+when read), never too little: a score rises, but does not fall when an expiry moves back.
 
     read     GET <key>
     insert   SET <key> <value> NX PXAT <expires_at>
@@ -166,7 +166,7 @@ class RedisStorage:
     async def of_user(self, user_id: str) -> list[Record]:
         now = f"({epoch_now()}"
         ids = await self._ask(self.client.zrange, self._user_key(user_id), now, "+inf", byscore=True)
-        records = await self._read_all([id.decode() for id in ids])
+        records = await self._read_all([id.hex() for id in ids])
         return [record for record in records if record.user_id == user_id]
 
     async def scan(self, after: str | None, limit: int) -> Page:
@@ -224,7 +224,7 @@ class RedisStorage:
         return pipeline
 
     def _list(self, pipeline: Any, user_id: str, id: str, expires_at: datetime) -> None:
-        pipeline.eval(INDEX, 1, self._user_key(user_id), epoch_now(), _hour(expires_at) * HOUR, id)
+        pipeline.eval(INDEX, 1, self._user_key(user_id), epoch_now(), _hour(expires_at) * HOUR, bytes.fromhex(id))
 
     async def _run(self, script: str, key: str, *arguments: object) -> Any:
         try:
