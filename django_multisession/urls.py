@@ -12,4 +12,5 @@ urlpatterns = [
     path("", views.user_sessions, name="user_sessions"),
     path("end/<slug:id>/", views.end, name="end"),
     path("end-others/", views.end_others, name="end_others"),
+    path("repair/", views.repair, name="repair"),
 ]

@@ -2,6 +2,10 @@
 
 A user sees and ends nothing but the own sessions: every call of `user_sessions` is given `request.user`. The templates
 `django_multisession/base.html` and `django_multisession/user_sessions.html` can be overridden.
+
+Where the index of the user's sessions has been lost, the page says so, and `repair` looks for those that are missing, a
+part of the store with each POST. Until it is through, the session remembers under `_repair_from` where to go on ("": at
+the beginning): any activity lists the own session again, and then the loss could no longer be seen.
 """
 
 from collections.abc import Callable
@@ -23,9 +27,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST, require_safe
 
-from .user_sessions import repair_index, revoke, revoke_all, sessions_of
+from .user_sessions import UserSession, UserSessions, repair_index, revoke, revoke_all, sessions_of
 
 PAGE = "django_multisession:user_sessions"
+MOST_SHOWN = 50  # sessions
+REPAIR_FROM = "_repair_from"
+REPAIR_PAGES = 50  # of about 1,000 sessions, or of 20,000 keys where few of them are sessions
 
 
 @require_safe
@@ -34,11 +41,26 @@ PAGE = "django_multisession:user_sessions"
 @csrf_protect  # for the token in the forms
 def user_sessions(request: HttpRequest) -> HttpResponse:
     sessions = sessions_of(request.user, request)
-    if not sessions.complete:  # the index was lost: it is made again at once, since nobody else may come to see this
-        repair_index(request.user)
-        sessions = sessions_of(request.user, request)
-    context = {"sessions": sessions, "others": sum(not each.is_current for each in sessions)}
+    shown = _shown(sessions)
+    context = {
+        "sessions": shown,
+        "more": len(sessions) - len(shown),
+        "others": sum(not each.is_current for each in sessions),
+        "incomplete": _is_incomplete(request, sessions.complete),
+        "repairing": bool(request.session.get(REPAIR_FROM)),
+    }
     return render(request, "django_multisession/user_sessions.html", context)
+
+
+def _shown(sessions: UserSessions) -> list[UserSession]:
+    """The newest, and the own one always."""
+    return [each for number, each in enumerate(sessions) if number < MOST_SHOWN or each.is_current]
+
+
+def _is_incomplete(request: HttpRequest, complete: bool) -> bool:
+    if not complete:
+        request.session.setdefault(REPAIR_FROM, "")
+    return REPAIR_FROM in request.session
 
 
 def _for_signed_in(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
@@ -58,11 +80,13 @@ def _for_signed_in(view: Callable[..., HttpResponse]) -> Callable[..., HttpRespo
 @_for_signed_in
 def end(request: HttpRequest, id: str) -> HttpResponse:
     """End one session of the user. Of the own one: as signing out does."""
-    own = next((each for each in sessions_of(request.user, request) if each.is_current), None)
-    if own is not None and own.id == id:
+    sessions = sessions_of(request.user, request)
+    if any(each.is_current and each.id == id for each in sessions):
         return _sign_out(request)
     if revoke(request.user, id):
         _tell(request, messages.SUCCESS, _("The session was ended."))
+    elif _is_incomplete(request, sessions.complete):
+        _tell(request, messages.WARNING, _("This session was not found, but the list may be incomplete."))
     else:  # not an error: without JavaScript nothing keeps a button from being pressed twice
         _tell(request, messages.WARNING, _("There is no such session, or it has ended already."))
     return redirect(PAGE)
@@ -73,12 +97,29 @@ def end(request: HttpRequest, id: str) -> HttpResponse:
 @_for_signed_in
 def end_others(request: HttpRequest) -> HttpResponse:
     revoked = revoke_all(request.user, keep=request)
-    ended = revoked.ended
-    if not revoked.complete:
-        repair_index(request.user)
-        ended += revoke_all(request.user, keep=request).ended
-    text = ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", ended) % {"count": ended}
-    _tell(request, messages.SUCCESS, text)
+    incomplete = _is_incomplete(request, revoked.complete)
+    text = ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", revoked.ended)
+    _tell(request, messages.WARNING if incomplete else messages.SUCCESS, text % {"count": revoked.ended})
+    if incomplete:
+        _tell(request, messages.WARNING, _("There may be more. Look for missing sessions, then end all others again."))
+    return redirect(PAGE)
+
+
+@require_POST
+@csrf_protect
+@_for_signed_in
+def repair(request: HttpRequest) -> HttpResponse:
+    """Look through a part of all sessions for those of the user that the list misses."""
+    if REPAIR_FROM not in request.session:  # nothing is known to be missing: pressed twice, say
+        return redirect(PAGE)
+    repaired = repair_index(request.user, request.session[REPAIR_FROM] or None, REPAIR_PAGES)
+    text = ngettext("%(count)d session was found.", "%(count)d sessions were found.", repaired.indexed)
+    _tell(request, messages.INFO, text % {"count": repaired.indexed})
+    if repaired.next is None:
+        del request.session[REPAIR_FROM]
+        _tell(request, messages.SUCCESS, _("The list is complete again."))
+    else:
+        request.session[REPAIR_FROM] = repaired.next
     return redirect(PAGE)
 
 

@@ -11,6 +11,10 @@ from django.test import AsyncClient, Client, override_settings
 from django.urls import include, path
 from django.utils import translation
 
+from django_multisession import user_sessions, views
+from django_multisession.backends import redis
+from django_multisession.records import identify
+from django_multisession.twins import run_sync
 from django_multisession.user_sessions import sessions_of
 
 from .conftest import ENGINES
@@ -89,7 +93,7 @@ def test_it_lists_the_sessions_and_marks_the_own(user_of):
 
 
 def test_of_a_stranger_it_wants_a_log_in():
-    for method, page in (("get", ""), ("post", "end/abc/"), ("post", "end-others/")):
+    for method, page in (("get", ""), ("post", "end/abc/"), ("post", "end-others/"), ("post", "repair/")):
         response = getattr(Client(), method)(f"/sessions/{page}")
         assert response.status_code == 302
         assert response.url == "/sign_in/?next=/sessions/"
@@ -141,7 +145,7 @@ def test_nobody_sees_or_ends_a_session_of_another(user_of):
     assert signed_in(other)
 
 
-@pytest.mark.parametrize("page", ["end/abc/", "end-others/"])
+@pytest.mark.parametrize("page", ["end/abc/", "end-others/", "repair/"])
 def test_ending_takes_a_post_with_a_token(user_of, page):
     one = browser(user_of("ann"))
     assert one.get(f"/sessions/{page}").status_code == 405
@@ -206,14 +210,129 @@ def test_a_store_that_does_not_answer_is_a_503(Store, user_of):
     assert signed_in(one)
 
 
-@pytest.mark.parametrize("engine_name", ["redis"])
-def test_a_lost_index_is_made_again(Store, user_of):
+def test_a_long_list_is_cut_and_all_others_are_ended(Store, user_of, monkeypatch):
+    monkeypatch.setattr(views, "MOST_SHOWN", 3)
     ann = user_of("ann")
-    one, other = browser(ann), browser(ann)
-    Store.storage.client.delete(f"session:user:{ann.pk}")
-    assert one.get("/sessions/").text.count(BUTTON) == 2
-    Store.storage.client.delete(f"session:user:{ann.pk}")
-    form = {"csrfmiddlewaretoken": token(one)}
-    Store.storage.client.delete(f"session:user:{ann.pk}")
-    one.post("/sessions/end-others/", form)
-    assert not signed_in(other)
+    one = browser(ann)
+    for _ in range(5):
+        start(Store, ann)
+    page = one.get("/sessions/").text
+    assert page.count(BUTTON) == 4  # the oldest is the own one, which is always shown
+    assert page.count('aria-current="true"') == 1
+    assert "2 more sessions, last seen before these, are not shown." in page
+    assert "5 sessions were ended." in post(one, "/sessions/end-others/").text
+    assert len(sessions_of(ann)) == 1
+    assert "not shown" not in one.get("/sessions/").text
+
+
+def start(Store: Any, user: Any) -> str:
+    session = Store()
+    session["_auth_user_id"] = str(user.pk)
+    session.save()
+    return str(session.session_key)
+
+
+def test_of_a_complete_list_nothing_is_repaired(user_of, monkeypatch):
+    monkeypatch.setattr(views, "repair_index", None)
+    one = browser(user_of("ann"))
+    assert "incomplete" not in post(one, "/sessions/repair/").text
+
+
+@pytest.mark.parametrize("engine_name", ["redis"])
+class TestLostIndex:
+    @pytest.fixture
+    def client(self, Store: Any) -> Any:
+        return Store.storage.client
+
+    @pytest.fixture
+    def ann(self, user_of: Any) -> Any:
+        return user_of("ann")
+
+    @pytest.fixture
+    def lose_index(self, client: Any, ann: Any) -> Any:
+        def lose() -> None:
+            assert client.delete(f"session:user:{ann.pk}") == 1  # as an eviction does
+
+        return lose
+
+    def test_a_get_tells_it_and_repairs_nothing(self, client, ann, lose_index):
+        one, _ = browser(ann), browser(ann)
+        lose_index()
+        client.config_resetstat()
+        page = one.get("/sessions/").text
+        assert "This list may be incomplete" in page
+        assert page.count(BUTTON) == 1
+        assert "There are no other sessions." not in page
+        assert "cmdstat_scan" not in client.info("commandstats")
+        assert not client.exists(f"session:user:{ann.pk}")
+
+    def test_ending_all_others_tells_it_and_not_that_all_is_done(self, ann, lose_index):
+        one, other = browser(ann), browser(ann)
+        form = {"csrfmiddlewaretoken": token(one)}
+        lose_index()
+        page = one.post("/sessions/end-others/", form, follow=True).text
+        assert "0 sessions were ended." in page
+        assert "There may be more." in page
+        assert "This list may be incomplete" in page
+        assert signed_in(other)
+        assert "The list is complete again." in post(one, "/sessions/repair/").text
+        assert "1 session was ended." in post(one, "/sessions/end-others/").text
+        assert not signed_in(other)
+        assert "incomplete" not in one.get("/sessions/").text
+
+    def test_and_so_it_does_without_messages(self, ann, lose_index):
+        with override_settings(MIDDLEWARE=MIDDLEWARE[:2]):
+            one = browser(ann)
+            form = {"csrfmiddlewaretoken": token(one)}
+            lose_index()
+            assert "This list may be incomplete" in one.post("/sessions/end-others/", form, follow=True).text
+
+    def test_a_session_that_is_not_listed(self, ann, lose_index):
+        one, other = browser(ann), browser(ann)
+        [theirs] = [each for each in sessions_of(ann, one_request(one)) if not each.is_current]
+        form = {"csrfmiddlewaretoken": token(one)}
+        lose_index()
+        page = one.post(f"/sessions/end/{theirs.id}/", form, follow=True).text
+        assert "was not found, but the list may be incomplete" in page
+        assert signed_in(other)
+
+    def test_the_repair_goes_on_where_it_ended(self, Store, client, ann, lose_index, monkeypatch):
+        monkeypatch.setattr(user_sessions, "PAGE", 5)
+        monkeypatch.setattr(views, "REPAIR_PAGES", 2)
+        one, other = browser(ann), browser(ann)
+        for _ in range(98):
+            start(Store, ann)
+        lose_index()
+        form = {"csrfmiddlewaretoken": token(one)}
+        found, presses = 0, 0
+        while "may be incomplete" in one.get("/sessions/").text:
+            client.config_resetstat()
+            page = one.post("/sessions/repair/", form, follow=True).text
+            assert client.info("commandstats")["cmdstat_scan"]["calls"] <= 2 * redis.MOST_SCANS
+            found += int(re.findall(r"(\d+) sessions? w\w+ found", page)[0])
+            presses += 1
+            assert ("Not all of the store" in page) is ("Go on looking" in page) is ("complete again" not in page)
+        assert found == 100
+        assert presses > 3
+        assert len(sessions_of(ann)) == 100
+        post(one, "/sessions/end-others/")
+        assert not signed_in(other)
+
+    def test_activity_that_lists_the_own_session_does_not_hide_it(self, Store, ann, lose_index):
+        one, _ = browser(ann), browser(ann)
+        lose_index()
+        one.get("/sessions/")
+        own = one.cookies[settings.SESSION_COOKIE_NAME].value
+        run_sync(Store.storage.index([run_sync(Store.storage.read(identify(own)))]))
+        assert sessions_of(ann, one_request(one)).complete
+        assert "This list may be incomplete" in one.get("/sessions/").text
+        assert "There may be more." in post(one, "/sessions/end-others/").text
+
+    def test_only_the_own_sessions_are_listed_again(self, client, user_of, ann, lose_index):
+        one, bob = browser(ann), user_of("bob")
+        other = Client()
+        other.force_login(bob)
+        lose_index()
+        client.delete(f"session:user:{bob.pk}")
+        assert "1 session was found." in post(one, "/sessions/repair/").text
+        assert not client.exists(f"session:user:{bob.pk}")

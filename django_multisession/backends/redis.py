@@ -52,6 +52,7 @@ MARK = struct.Struct(">IH")  # the end of the header: indexed and length, which 
 HOUR = 3_600_000  # milliseconds
 ID_LENGTH = 64
 SCAN_COUNT = 1000
+MOST_SCANS = 20  # for one page
 
 # Answers of the scripts, besides nil (gone); REPLACE: the stored value (conflict), TOUCH: a user id (index it first).
 INDEX_FIRST, SAVED = 0, 1
@@ -171,12 +172,12 @@ class RedisStorage:
 
     async def scan(self, after: str | None, limit: int) -> Page:
         """A page in the order of SCAN: `next` is its cursor, a page may be a little longer than `limit` or repeat a
-        record that moved, and misses none that was there all the time."""
+        record that moved, and misses none that was there all the time. Among many other keys it may be empty."""
         cursor, ids, match = int(after or 0), list[str](), self._key("?" * ID_LENGTH, escape=True)
-        while not ids:
+        for _ in range(MOST_SCANS):
             cursor, keys = await self._ask(self.client.scan, cursor, match=match, count=limit)
             ids = [id for key in keys if ":" not in (id := key.decode()[-ID_LENGTH:])]  # else it is a user's set
-            if not cursor:
+            if ids or not cursor:
                 break
         return Page(await self._read_all(ids), next=str(cursor) if cursor else None)
 

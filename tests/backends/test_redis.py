@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from django_multisession.backends.redis import SessionStore, unpack
+from django_multisession.backends.redis import MOST_SCANS, SessionStore, unpack
 from django_multisession.records import identify, to_epoch, utcnow
 from tests.contract import *  # noqa: F403
 from tests.contract import a_record, saved
@@ -119,6 +119,14 @@ def test_sessions_share_a_database_with_other_keys(verbs, client):
         if (after := page.next) is None:
             break
     assert found == [record]
+
+
+def test_a_page_is_bounded_among_many_other_keys(verbs, client):
+    client.mset({f"other:{number}": "x" for number in range(20_000)})
+    client.config_resetstat()
+    page = verbs.scan(None, 10)
+    assert (page, page.next is None) == ([], False)
+    assert client.info("commandstats")["cmdstat_scan"]["calls"] == MOST_SCANS
 
 
 def test_300_tasks_at_once_wait_for_a_connection(Store, runner):
