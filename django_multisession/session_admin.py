@@ -20,12 +20,13 @@ import django
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.utils import flatten_fieldsets, quote, unquote
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -39,6 +40,7 @@ from .user_sessions import UserSession, UserSessions
 MOST_FOUND = 50  # users that a search shows
 MOST_SHOWN = 200  # sessions of a user
 DELETE = "django_multisession.delete_session"
+LINK = "sessions_link"
 TEMPLATES = "admin/django_multisession/session"
 
 View = Callable[..., HttpResponse]
@@ -166,12 +168,29 @@ class SessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 class EndSessionsMixin:
-    """For the site's `ModelAdmin` of its users: the action "End all sessions", for who may delete sessions.
+    """For the site's `ModelAdmin` of its users: the action "End all sessions", for who may delete sessions, and on a
+    user's page a link to the sessions, for who may view them.
 
     A class that has `actions` of its own adds "end_all_sessions" to them.
     """
 
     actions: Any = ("end_all_sessions",)
+
+    def get_readonly_fields(self: Any, request: HttpRequest, obj: Any = None) -> Any:
+        fields = super().get_readonly_fields(request, obj)  # type: ignore[misc]
+        return [*fields, LINK] if obj and _may_view(self, request) else fields
+
+    def get_fieldsets(self: Any, request: HttpRequest, obj: Any = None) -> Any:
+        fieldsets = super().get_fieldsets(request, obj)  # type: ignore[misc]
+        if not obj or not _may_view(self, request) or LINK in flatten_fieldsets(fieldsets):
+            return fieldsets
+        return [*fieldsets, (None, {"fields": [LINK]})]
+
+    @admin.display(description=gettext_lazy("Sessions"))
+    def sessions_link(self: Any, user: Any) -> str:
+        name = "admin:django_multisession_session_user"
+        url = reverse(name, args=[quote(user.pk)], current_app=self.admin_site.name)
+        return format_html('<a href="{}">{}</a>', url, _("Sessions of %(user)s") % {"user": _name(user)})
 
     def has_end_sessions_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.has_perm(DELETE))
@@ -185,6 +204,11 @@ class EndSessionsMixin:
         except (EngineUnavailable, ImproperlyConfigured) as error:
             messages.error(request, _unavailable(error))
         return None
+
+
+def _may_view(model_admin: Any, request: HttpRequest) -> bool:
+    site = model_admin.admin_site
+    return site.is_registered(Session) and site.get_model_admin(Session).has_view_permission(request)
 
 
 def _ask_of_users(model_admin: Any, request: HttpRequest, queryset: Any) -> TemplateResponse:

@@ -485,6 +485,47 @@ def test_sessions_of_somebody_who_was_deleted(Store, client, ann):
     assert client.get(f"{LIST}user/nobody/").status_code == 404
 
 
+# The page of a user
+
+
+@on("sqlite", "redis")
+def test_the_page_of_a_user_leads_to_the_sessions(client, clerk, ann):
+    link = f'<a href="{of(ann)}">Sessions of ann</a>'
+    assert link in show(client, f"{USERS}{ann.pk}/change/")
+    assert of(ann) not in show(clerk, f"{USERS}{ann.pk}/change/")
+    assert client.get(of(ann)).status_code == 200
+
+
+@on("sqlite")
+def test_the_page_of_a_user_can_be_saved(client, boss, ann):
+    boss.is_superuser = True
+    boss.save()
+    url = f"{USERS}{ann.pk}/change/"
+    fields = {"username": "anna", "date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    assert client.post(url, fields).status_code == 302
+    ann.refresh_from_db()
+    assert ann.username == "anna"
+    assert "Sessions of" not in show(client, f"{USERS}add/")
+
+
+@on("sqlite")
+def test_a_class_may_place_the_link(client, ann, monkeypatch):
+    monkeypatch.setattr(People, "fieldsets", [(None, {"fields": ["sessions_link", "username"]})])
+    assert show(client, f"{USERS}{ann.pk}/change/").count("Sessions of ann") == 1
+
+
+@on("sqlite")
+def test_a_class_without_fieldsets(client, ann, monkeypatch):
+    monkeypatch.setattr(People, "fieldsets", None)
+    assert show(client, f"{USERS}{ann.pk}/change/").count("Sessions of ann") == 1
+
+
+@on("sqlite")
+def test_a_site_without_the_sessions_has_no_link(client, ann, monkeypatch):
+    monkeypatch.delitem(site._registry, Session)
+    assert "Sessions of" not in show(client, f"{USERS}{ann.pk}/change/")
+
+
 # The action
 
 
