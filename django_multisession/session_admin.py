@@ -182,7 +182,8 @@ class EndSessionsMixin:
 
     def get_fieldsets(self: Any, request: HttpRequest, obj: Any = None) -> Any:
         fieldsets = super().get_fieldsets(request, obj)  # type: ignore[misc]
-        if not obj or not _may_view(self, request) or LINK in flatten_fieldsets(fieldsets):
+        has_it = LINK in flatten_fieldsets(fieldsets)  # a class without fieldsets or fields shows all that is read-only
+        if not obj or has_it or not _may_view(self, request):
             return fieldsets
         return [*fieldsets, (None, {"fields": [LINK]})]
 
@@ -208,7 +209,7 @@ class EndSessionsMixin:
 
 def _may_view(model_admin: Any, request: HttpRequest) -> bool:
     site = model_admin.admin_site
-    return site.is_registered(Session) and site.get_model_admin(Session).has_view_permission(request)
+    return bool(site.is_registered(Session) and site.get_model_admin(Session).has_view_permission(request))
 
 
 def _ask_of_users(model_admin: Any, request: HttpRequest, queryset: Any) -> TemplateResponse:

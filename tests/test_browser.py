@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 START_SECONDS = 120
 NAME, PASSWORD = "demo", "open-sesame"
+GUEST = "guest"
 NEW_PASSWORD = "a much better phrase"
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
@@ -101,9 +102,9 @@ def end_all_sessions(page: Any) -> None:
     page.get_by_role("listitem").get_by_role("button", name="Sign out").click()
 
 
-def sign_in(page: Any, password: str = PASSWORD) -> Any:
+def sign_in(page: Any, name: str = NAME, password: str = PASSWORD) -> Any:
     page.goto("/sign-in/")
-    page.get_by_label("Name").fill(NAME)
+    page.get_by_label("Name").fill(name)
     page.get_by_label("Password").fill(password)
     page.locator("main").get_by_role("button", name="Sign in").click()
     assert signed_in(page)
@@ -177,6 +178,44 @@ def test_the_sixth_log_in_ends_the_oldest_session(open_browser):
     assert [signed_in(page) for page in pages] == [False, True, True, True, True, True]
 
 
+def test_an_admin_ends_all_sessions_of_a_user(open_browser):
+    admin = sign_in(open_browser())
+    make_user(admin, GUEST)
+    guest, again = sign_in(open_browser(user_agent=FIREFOX), GUEST), sign_in(open_browser(), GUEST)
+    admin.goto(f"/admin/auth/user/?q={GUEST}")
+    admin.get_by_role("link", name=GUEST, exact=True).click()
+    admin.get_by_role("link", name=f"Sessions of {GUEST}").click()
+    assert admin.get_by_role("row").filter(has_text="Firefox on Linux").count() == 1
+    admin.get_by_role("button", name="End all sessions").click()
+    admin.get_by_role("button", name="Yes, I").click()
+    assert "2 sessions were ended." in admin.locator(".messagelist").inner_text()
+    assert [signed_in(page) for page in (guest, again, admin)] == [False, False, True]
+
+
+def test_an_admin_ends_the_sessions_of_several_users(open_browser):
+    admin = sign_in(open_browser())
+    make_user(admin, "one-guest")
+    make_user(admin, "two-guests")
+    guests = [sign_in(open_browser(), name) for name in ("one-guest", "two-guests", "two-guests")]
+    admin.goto("/admin/auth/user/?q=guest")
+    for name in ("one-guest", "two-guests"):
+        admin.get_by_role("row").filter(has=admin.get_by_role("link", name=name)).get_by_role("checkbox").check()
+    admin.get_by_label("Action:").select_option("End all sessions")
+    admin.get_by_role("button", name="Go", exact=True).click()
+    admin.get_by_role("button", name="Yes, I").click()
+    assert "3 sessions were ended." in admin.locator(".messagelist").inner_text()
+    assert [signed_in(page) for page in (*guests, admin)] == [False, False, False, True]
+
+
+def make_user(page: Any, name: str) -> None:
+    page.goto("/admin/auth/user/add/")
+    page.get_by_label("Username").fill(name)
+    page.get_by_label("Password:", exact=True).fill(PASSWORD)
+    page.get_by_label("Password confirmation").fill(PASSWORD)
+    page.get_by_role("button", name="Save", exact=True).click()
+    assert "was added successfully" in page.locator(".messagelist").inner_text()
+
+
 def test_it_can_be_used_by_the_keyboard_and_heard(open_browser):
     one = sign_in(open_browser())
     sign_in(open_browser(user_agent=FIREFOX))
@@ -221,7 +260,8 @@ def plain_page(language: str) -> str:
     sessions[0] = replace(sessions[0], is_current=True)
     messages = [Message(20, "Done.", "success"), Message(30, "Not done.", "warning")]
     with translation.override(language):
-        context = {"sessions": sessions, "others": 2, "messages": messages}
+        context = {"sessions": sessions, "more": 9, "others": 11, "messages": messages}
+        context |= {"incomplete": True, "repairing": True}
         return render_to_string("django_multisession/user_sessions.html", context, RequestFactory().get("/"))
 
 

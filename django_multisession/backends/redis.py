@@ -172,7 +172,7 @@ class RedisStorage:
 
     async def scan(self, after: str | None, limit: int) -> Page:
         """A page in the order of SCAN: `next` is its cursor, a page may be a little longer than `limit` or repeat a
-        record that moved, and misses none that was there all the time. Among many other keys it may be empty."""
+        record that moved, and misses none that was there all the time. Among much else it may be empty."""
         cursor, ids, match = int(after or 0), list[str](), self._key("?" * ID_LENGTH, escape=True)
         for _ in range(MOST_SCANS):
             cursor, keys = await self._ask(self.client.scan, cursor, match=match, count=limit)
