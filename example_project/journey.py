@@ -104,6 +104,7 @@ class Journey:
             "no key in the store": self.look_at_record,
             "see another browser": self.see_another,
             "end its session": self.end_another,
+            "end all as an admin": self.end_all,
             "kill A": self.kill,
             "go on at B": self.go_on,
             "sign out": self.sign_out,
@@ -143,9 +144,7 @@ class Journey:
 
     def see_another(self) -> None:
         """A second browser signs in; each sees both sessions, the own one with another button."""
-        form = Page(self.other.get(self.b.url + "sign-in/"))
-        data = {"csrfmiddlewaretoken": form.csrf_token, **self.credentials}
-        self.other.post(self.b.url + "sign-in/", data=data)
+        self.sign_in_other()
         for page in (self.get(self.a, "sessions/"), self.see_as_other("sessions/")):
             expect("Sessions", sorted(button for _, button in page.ends), ["End", "Sign out"])
 
@@ -158,6 +157,14 @@ class Journey:
         expect("Sessions", len(page.ends), 1)
         expect("User in the other browser", self.see_as_other().text("user"), None)
         self.expect_stranger(cookie=cookie)
+
+    def end_all(self) -> None:
+        """By the admin's pages, which leave the session of the admin at work."""
+        self.sign_in_other()
+        user_id = self.get(self.b).text("record-user")
+        path = f"admin/django_multisession/session/user/{user_id}/end/"
+        self.post(self.a, path, self.get(self.a, path))
+        expect("User in the other browser", self.see_as_other().text("user"), None)
 
     def kill(self) -> None:
         self.a.kill()
@@ -205,6 +212,12 @@ class Journey:
 
     def get(self, server: WebServer, path: str = "") -> Page:
         return self.look(self.browser.get(server.url + path))
+
+    def sign_in_other(self) -> None:
+        form = Page(self.other.get(self.b.url + "sign-in/"))
+        data = {"csrfmiddlewaretoken": form.csrf_token, **self.credentials}
+        self.other.post(self.b.url + "sign-in/", data=data)
+        expect("User in the other browser", self.see_as_other().text("user"), self.user)
 
     def see_as_other(self, path: str = "") -> Page:
         return Page(self.other.get(self.b.url + path))
