@@ -130,7 +130,7 @@ class TestFormats:
     def test_redis_times(self, example):
         page = text("redis.md")
         hour = -(-to_epoch(example.expires_at) // redis.HOUR)
-        for number in (to_epoch(example.expires_at), hour, hour * redis.HOUR):
+        for number in (to_epoch(example.expires_at), hour):
             assert str(number) in page
         for number in (to_epoch(example.expires_at), hour):
             assert f"`0x{number.to_bytes(6 if number > 2**32 else 4, 'big').hex()}`" in page

@@ -5,10 +5,10 @@ One STRING per session, at `<prefix>:<id>`, big-endian::
     version u64 | expires_at i64 | updated_at i64 | created_at i64 | indexed u32 | length u16 | user id | payload
 
 with times in milliseconds since 1970, and `length` that of the UTF-8 user id (0: anonymous). One sorted set per user,
-at `<prefix>:user:<user id>`, holds the ids of the user's sessions, as 32 bytes each, scored by expiry in milliseconds,
-rounded up to the hour; `indexed` is that hour. So the index is written when the user or the hour changes, always before
-the record it points to, and most saves are one command. An index may hold too much (it is checked against the records
-when read), never too little: a score rises, but does not fall when an expiry moves back.
+at `<prefix>:user:<user id>`, holds the ids of the user's sessions, as 32 bytes each, scored by expiry in hours since
+1970, rounded up; `indexed` is that hour. So the index is written when the user or the hour changes, always before the
+record it points to, and most saves are one command. An index may hold too much (it is checked against the records when
+read), never too little: a score rises, but does not fall when an expiry moves back.
 
     read     GET <key>
     insert   SET <key> <value> NX PXAT <expires_at>
@@ -81,7 +81,7 @@ return 1
 INDEX = """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
 local added = redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[3])
-redis.call('PEXPIREAT', KEYS[1], redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2])
+redis.call('PEXPIREAT', KEYS[1], redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] * 3600000)
 return added
 """
 SHA = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (REPLACE, TOUCH)}
@@ -165,7 +165,7 @@ class RedisStorage:
         return int(await self._ask(self.client.delete, *keys)) if keys else 0
 
     async def of_user(self, user_id: str) -> list[Record]:
-        now = f"({epoch_now()}"
+        now = f"({epoch_now() / HOUR}"
         ids = await self._ask(self.client.zrange, self._user_key(user_id), now, "+inf", byscore=True)
         records = await self._read_all([id.hex() for id in ids])
         return [record for record in records if record.user_id == user_id]
@@ -208,7 +208,7 @@ class RedisStorage:
 
     async def _trim(self, key: bytes, before: datetime, limit: int) -> int:
         range_ = {"byscore": True, "offset": 0, "num": limit}
-        ids = await self._ask(self.client.zrange, key, "-inf", f"({to_epoch(before)}", **range_)
+        ids = await self._ask(self.client.zrange, key, "-inf", f"({to_epoch(before) / HOUR}", **range_)
         return int(await self._ask(self.client.zrem, key, *ids)) if ids else 0
 
     async def _read_all(self, ids: list[str]) -> list[Record]:
@@ -225,7 +225,7 @@ class RedisStorage:
         return pipeline
 
     def _list(self, pipeline: Any, user_id: str, id: str, expires_at: datetime) -> None:
-        pipeline.eval(INDEX, 1, self._user_key(user_id), epoch_now(), _hour(expires_at) * HOUR, bytes.fromhex(id))
+        pipeline.eval(INDEX, 1, self._user_key(user_id), epoch_now() / HOUR, _hour(expires_at), bytes.fromhex(id))
 
     async def _run(self, script: str, key: str, *arguments: object) -> Any:
         try:
