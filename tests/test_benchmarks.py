@@ -1,4 +1,4 @@
-"""The benchmarks run: with next to no rows, for nobody needs their figures here."""
+"""The benchmarks run, with next to no rows: nobody needs their figures here. The docs show those of a real run."""
 
 import json
 import subprocess
@@ -28,3 +28,11 @@ def test_purge(tmp_path: Path) -> None:
         assert each["idle"]["saves"] > 0
         assert f"| 400     | {each['way']}" in shown
     assert run("purge.py", "--from-json", str(tmp_path / "purge.json")) == shown
+
+
+def test_the_docs_show_the_results_that_are_kept(tmp_path: Path) -> None:
+    tables = tmp_path / "tables.md"
+    run("engines.py", "--from-json", str(BENCHMARKS / "results" / "engines.json"), "--markdown", str(tables))
+    page = (BENCHMARKS.parent / "docs" / "performance.md").read_text()
+    assert len(tables.read_text()) > 1000
+    assert tables.read_text().strip() in page

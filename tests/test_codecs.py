@@ -31,6 +31,7 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+import django_multisession
 from django_multisession import codecs, compression
 from django_multisession.codecs import (
     CUSTOM,
@@ -758,7 +759,8 @@ def without_extras() -> ModuleType:
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
-    with mock.patch.dict(sys.modules, dict.fromkeys(extras)):
+    with mock.patch.dict(sys.modules, dict.fromkeys(extras)), mock.patch.dict(vars(django_multisession)):
+        del sys.modules["django_multisession.compression"], django_multisession.compression  # to be imported again
         spec.loader.exec_module(module)
     return module
 
