@@ -26,6 +26,8 @@ WORKLOADS = {
 }
 SERVERS = {"redis": "Redis", "postgres": "PostgreSQL", "sqlite": "SQLite and files", "mongodb": "MongoDB"}
 AT_ONCE = 50
+OURS = "#1b7f3b", "#8fce9d", "#4caf50"  # of the chart's bars
+OTHERS = "#c0504d", "#e0986b", "#7f7f7f", "#b3b3b3", "#5b7fb5", "#9db8d9", "#8a6fb0", "#c4b3d9"
 
 # Multiples of the bare driver call that the store alone is to stay below.
 TARGETS = {
@@ -166,14 +168,16 @@ def _panel(panel: Any, server: dict[str, Any]) -> None:
     workloads = [w for w in WORKLOADS if not w.startswith("request") and _measured(server, w)]
     shown = [each for each in server["contenders"] if each["name"] != server["bare"] and workloads[0] in each["times"]]
     width = 0.85 / len(shown)
+    ours, others = iter(OURS), iter(OTHERS)
     for place, each in enumerate(shown):
         low, middle, high = zip(*(each["times"][w]["ratio"] for w in workloads), strict=True)
         spread = [[m - l for l, m in zip(low, middle, strict=True)], [h - m for m, h in zip(middle, high, strict=True)]]  # noqa: E741
         at = [number + (place - (len(shown) - 1) / 2) * width for number in range(len(workloads))]
-        panel.bar(at, middle, width, yerr=spread, label=each["name"], error_kw={"lw": 0.8})
+        colour = next(ours if each["name"].startswith("multisession") else others)
+        panel.bar(at, middle, width, yerr=spread, label=each["name"], color=colour, error_kw={"lw": 0.8})
     panel.set_yscale("log")
     panel.axhline(1, color="black", lw=0.8)
     panel.set_xticks(range(len(workloads)), workloads)
     panel.yaxis.set_major_formatter("{x:g}x")
     panel.set_title(f"{SERVERS[server['server']]}: multiples of the bare driver call (less is better)", loc="left")
-    panel.legend(fontsize="small", frameon=False)
+    panel.legend(fontsize="small", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
