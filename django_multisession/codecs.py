@@ -2,7 +2,7 @@
 
 A payload is one header byte, an authenticator, and the body::
 
-    signed   header | HMAC-SHA256 (32 bytes) of header, record id and body | body
+    signed   header | HMAC-SHA256, its first 16 bytes, of header, record id and body | body
     sealed   header | nonce (12 bytes) | AES-256-GCM ciphertext of the body and tag (16 bytes)
 
     header   1 s c c . . k k     s   1: sealed, 0: signed
@@ -49,7 +49,7 @@ except ImportError:
 MARK, SEALED = 0x80, 0x40
 CUSTOM, JSON, FAST_JSON = 0, 1, 2
 
-MAC_SIZE, NONCE_SIZE, KEY_SIZE = 32, 12, 32
+MAC_SIZE, NONCE_SIZE, KEY_SIZE = 16, 12, 32  # bytes; of the MAC half, as RFC 2104 allows and IPsec's RFC 4868 does
 EXPANSION = 16  # how much larger than MULTISESSION_MAX_BYTES a session may be in memory, however well it compresses
 SMALLEST_BODY_OF_SEALED = 16  # the tag of an empty plaintext
 # Django's key_salt holds the class name: every engine's class is called SessionStore, so payloads can change engines.
@@ -198,9 +198,8 @@ def _unsign(payload: bytes, record_id: str) -> tuple[bytes, bool]:
 
 def _mac(secret: str | bytes, header: int, record_id: str, body: bytes) -> bytes:
     mac = _keyed(secret).copy()  # setting the key up takes longer than a small session
-    mac.update(b"%c%b\0" % (header, record_id.encode()))
-    mac.update(body)
-    return mac.digest()
+    mac.update(b"%c%b\0%b" % (header, record_id.encode(), body))
+    return mac.digest()[:MAC_SIZE]
 
 
 @lru_cache(maxsize=16)

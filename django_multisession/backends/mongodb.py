@@ -8,7 +8,7 @@ One document per session in the collection `MULTISESSION_MONGODB_COLLECTION`::
     index    {expires_at: 1}, expireAfterSeconds: 0: the server removes what has expired, once a minute
     index    {user_id: 1, expires_at: 1}
 
-    read     find_one {_id, expires_at: {$gt: now}}
+    read     find_one {_id}, which the server need not plan; whether it has expired is asked here
     insert   insert_one
     replace  update_one {_id, version: <one less>, expires_at: {$gt: now}}; on a miss, read
     touch    update_one {_id, expires_at: {$gt: now}} {$set: {expires_at}}
@@ -73,18 +73,23 @@ class MongoStorage:
     def __init__(self, client: Any, indexed: set[str]) -> None:
         self.client = client
         self.indexed = indexed
+        self._collections: dict[str, Any] = {}
 
     @property
     def collection(self) -> Any:
         """The primary's: a session just written must be found. Write concern is the URI's (MongoDB: majority)."""
-        return self.client.get_default_database().get_collection(
-            conf.MONGODB_COLLECTION,
-            codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
-            read_preference=pymongo.ReadPreference.PRIMARY,
-        )
+        name = conf.MONGODB_COLLECTION
+        if name not in self._collections:
+            self._collections[name] = self.client.get_default_database().get_collection(
+                name,
+                codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
+                read_preference=pymongo.ReadPreference.PRIMARY,
+            )
+        return self._collections[name]
 
     async def read(self, id: str) -> Record | None:
-        return _record(await self._ask(self.collection.find_one, _live(_id=id)))
+        record = _record(await self._ask(self.collection.find_one, {"_id": id}))
+        return record if record and record.is_live(utcnow()) else None
 
     async def insert(self, record: Record) -> bool:
         if conf.MONGODB_COLLECTION not in self.indexed:
