@@ -63,7 +63,8 @@ async def _begin(face: Face, storage: Any, store: Any, record: Record, user_id: 
         store.clear()
         store._session_key = None
         raise
-    await settle(face.send(session_started, sender=Record, user_id=user_id, id=handle(record.id)))
+    if session_started.has_listeners(Record):
+        await settle(face.send(session_started, sender=Record, user_id=user_id, id=handle(record.id)))
     await end(face, storage, surplus, LIMIT)
 
 
@@ -80,6 +81,8 @@ async def end(face: Face, storage: Any, records: Sequence[Record], reason: str) 
 
 
 async def _tell(face: Face, gone: Iterable[tuple[str, str | None]], reason: str) -> None:
+    if not session_ended.has_listeners(Record):
+        return
     for id, user_id in gone:
         await settle(face.send(session_ended, sender=Record, user_id=user_id, id=handle(id), reason=reason))
 

@@ -12,7 +12,7 @@ read), never too little: a score rises, but does not fall when an expiry moves b
 
     read     GET <key>
     insert   SET <key> <value> NX PXAT <expires_at>
-    replace  EVALSHA REPLACE <key>: compare the version, then SET ... PXAT
+    replace  EVALSHA REPLACE <key>: compare the version, then SET ... PXAT; of a log-in, together with its index
     touch    EVALSHA TOUCH <key>: SETRANGE the expiry and updated_at, then PEXPIREAT
     remove   DEL <key> ...
     of_user  ZRANGE <user> (<now> +inf BYSCORE; then GET each, in one pipeline
@@ -138,7 +138,9 @@ class RedisStorage:
             pack(record),
             _pxat(record.expires_at),
         ]
-        answer = await self._run(REPLACE, key, *arguments, _mark(record))
+        # A log-in: where the user's time begins with this save, the index cannot have it yet.
+        begins = record.user_id is not None and record.created_at == record.updated_at
+        answer: Any = INDEX_FIRST if begins else await self._run(REPLACE, key, *arguments, _mark(record))
         if answer == INDEX_FIRST and record.user_id is not None:
             pipeline = self._index(record.user_id, record.id, record.expires_at)
             pipeline.eval(REPLACE, 1, key, *arguments, b"")
