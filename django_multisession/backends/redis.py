@@ -11,15 +11,14 @@ record it points to, and most saves are one command. An index may hold too much 
 read), never too little: a score rises, but does not fall when an expiry moves back.
 
     read     GET <key>
-    insert   SET <key> <value> NX PXAT <expires_at>
-    replace  EVALSHA REPLACE <key>: compare the version, then SET ... PXAT; of a log-in, together with its index
+    insert   SET <key> <value> NX PXAT <expires_at>; of a user's: EVALSHA INSERT <key> <user>
+    replace  EVALSHA REPLACE <key> <user>: compare the version, list it under its user if it is not, then SET ... PXAT
     touch    EVALSHA TOUCH <key>: SETRANGE the expiry and updated_at, then PEXPIREAT
     remove   DEL <key> ...
     of_user  ZRANGE <user> (<now> +inf BYSCORE; then GET each, in one pipeline
     scan     SCAN ... MATCH <prefix>:????...; then GET each, in one pipeline
     purge    ZRANGE ... BYSCORE and ZREM of the users' sets, found by SCAN: Redis expires no members of a set
-    index    EVAL INDEX <user>: ZADD, trim, PEXPIREAT; in one MULTI with the command for the record it points to, or,
-             to repair an index that was lost, by itself
+    index    EVAL INDEX <user>: ZADD, trim, PEXPIREAT, to repair an index that was lost
 
 Needs Redis 6.2 (PXAT) or any Valkey.
 """
@@ -54,37 +53,52 @@ ID_LENGTH = 64
 SCAN_COUNT = 1000
 MOST_SCANS = 20  # for one page
 
-# Answers of the scripts, besides nil (gone); REPLACE: the stored value (conflict), TOUCH: a user id (index it first).
-INDEX_FIRST, SAVED = 0, 1
+SAVED = (
+    1  # what the scripts answer; else nil (gone), REPLACE: the value (conflict), TOUCH: whose index is to be written
+)
 
-REPLACE = """
-local head = redis.call('GETRANGE', KEYS[1], 0, 31 + math.max(6, #ARGV[5]))
+# List a session under its user, and forget those that have expired.
+LIST = """
+local function list(user, now, hour, id)
+    redis.call('ZREMRANGEBYSCORE', user, '-inf', now / 3600000)
+    local added = redis.call('ZADD', user, 'GT', hour, id)
+    redis.call('PEXPIREAT', user, redis.call('ZREVRANGE', user, 0, 0, 'WITHSCORES')[2] * 3600000)
+    return added
+end
+"""
+INDEX = f"""{LIST}
+return list(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
+"""
+INSERT = f"""{LIST}
+list(KEYS[2], ARGV[1], ARGV[2], ARGV[3])
+return redis.call('SET', KEYS[1], ARGV[4], 'NX', 'PXAT', ARGV[5]) and 1
+"""
+REPLACE = f"""{LIST}
+local mark = ARGV[5]
+local head = redis.call('GETRANGE', KEYS[1], 0, 31 + math.max(6, #mark))
 if #head < 38 or struct.unpack('>i8', head, 9) <= tonumber(ARGV[2]) then return nil end
 if string.sub(head, 1, 8) ~= ARGV[1] then return redis.call('GET', KEYS[1]) end
-if string.sub(head, 33, 32 + #ARGV[5]) ~= ARGV[5] then return 0 end
+if KEYS[2] and string.sub(head, 33, 32 + #mark) ~= mark then
+    list(KEYS[2], ARGV[2], struct.unpack('>I4', mark), ARGV[6])
+end
 redis.call('SET', KEYS[1], ARGV[3], 'PXAT', ARGV[4])
 return 1
 """
-TOUCH = """
+TOUCH = f"""{LIST}
 local head = redis.call('GETRANGE', KEYS[1], 0, 37)
 if #head < 38 or struct.unpack('>i8', head, 9) <= tonumber(ARGV[1]) then return nil end
 local length = struct.unpack('>I2', head, 37)
-if length > 0 then
+if length > 0 and string.sub(head, 33, 36) ~= ARGV[4] then
     local user = redis.call('GETRANGE', KEYS[1], 38, 37 + length)
-    if user ~= ARGV[5] and string.sub(head, 33, 36) ~= ARGV[4] then return user end
+    if user ~= ARGV[5] then return user end
+    list(KEYS[2], ARGV[1], struct.unpack('>I4', ARGV[4]), ARGV[6])
     redis.call('SETRANGE', KEYS[1], 32, ARGV[4])
 end
 redis.call('SETRANGE', KEYS[1], 8, ARGV[2])
 redis.call('PEXPIREAT', KEYS[1], ARGV[3])
 return 1
 """
-INDEX = """
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
-local added = redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[3])
-redis.call('PEXPIREAT', KEYS[1], redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] * 3600000)
-return added
-"""
-SHA = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (REPLACE, TOUCH)}
+SHA = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (INSERT, REPLACE, TOUCH)}
 
 
 def pack(record: Record) -> bytes:
@@ -122,44 +136,30 @@ class RedisStorage:
         return _live(id, await self._ask(self.client.get, self._key(id)))
 
     async def insert(self, record: Record) -> bool:
-        arguments = self._key(record.id), pack(record)
-        options = {"nx": True, "pxat": _pxat(record.expires_at)}
+        key, value, pxat = self._key(record.id), pack(record), _pxat(record.expires_at)
         if record.user_id is None:
-            return bool(await self._ask(self.client.set, *arguments, **options))
-        pipeline = self._index(record.user_id, record.id, record.expires_at)
-        pipeline.set(*arguments, **options)
-        return bool((await self._ask(pipeline.execute))[-1])
+            return bool(await self._ask(self.client.set, key, value, nx=True, pxat=pxat))
+        keys = [key, self._user_key(record.user_id)]
+        answer = await self._run(INSERT, keys, *_listing(record.id, record.expires_at), value, pxat)
+        return bool(answer == SAVED)
 
     async def replace(self, record: Record) -> Record | None:
-        key = self._key(record.id)
-        arguments = [
-            struct.pack(">Q", record.version - 1),
-            epoch_now(),
-            pack(record),
-            _pxat(record.expires_at),
-        ]
-        # A log-in: where the user's time begins with this save, the index cannot have it yet.
-        begins = record.user_id is not None and record.created_at == record.updated_at
-        answer: Any = INDEX_FIRST if begins else await self._run(REPLACE, key, *arguments, _mark(record))
-        if answer == INDEX_FIRST and record.user_id is not None:
-            pipeline = self._index(record.user_id, record.id, record.expires_at)
-            pipeline.eval(REPLACE, 1, key, *arguments, b"")
-            answer = (await self._ask(pipeline.execute))[-1]
+        keys, mark, id = [self._key(record.id)], b"", b""
+        if record.user_id is not None:
+            keys.append(self._user_key(record.user_id))
+            mark, id = _mark(record.user_id, record.expires_at), bytes.fromhex(record.id)
+        expected = struct.pack(">Q", record.version - 1)
+        pxat = _pxat(record.expires_at)
+        answer = await self._run(REPLACE, keys, expected, epoch_now(), pack(record), pxat, mark, id)
         return record if answer == SAVED else _live(record.id, answer)
 
     async def touch(self, id: str, expires_at: datetime) -> bool:
-        key, now = self._key(id), epoch_now()
-        arguments = [
-            now,
-            struct.pack(">qq", to_epoch(expires_at), now),
-            _pxat(expires_at),
-            struct.pack(">I", _hour(expires_at)),
-        ]
-        answer = await self._run(TOUCH, key, *arguments, b"")
-        if isinstance(answer, bytes):
-            pipeline = self._index(answer.decode(), id, expires_at)
-            pipeline.eval(TOUCH, 1, key, *arguments, answer)
-            answer = (await self._ask(pipeline.execute))[-1]
+        keys, (now, hour, member) = [self._key(id)], _listing(id, expires_at)
+        times = struct.pack(">qq", to_epoch(expires_at), now)
+        arguments = [now, times, _pxat(expires_at), struct.pack(">I", hour)]
+        answer = await self._run(TOUCH, keys, *arguments, b"")
+        if isinstance(answer, bytes):  # whose it is, since the hour is a new one: which set that is only we can tell
+            answer = await self._run(TOUCH, [*keys, self._user_key(answer.decode())], *arguments, answer, member)
         return bool(answer == SAVED)
 
     async def remove(self, ids: Iterable[str]) -> int:
@@ -199,7 +199,7 @@ class RedisStorage:
         pipeline = self.client.pipeline(transaction=False)
         for record in records:
             if record.user_id is not None:
-                self._list(pipeline, record.user_id, record.id, record.expires_at)
+                pipeline.eval(INDEX, 1, self._user_key(record.user_id), *_listing(record.id, record.expires_at))
         return sum(await self._ask(pipeline.execute))
 
     def close(self) -> None:
@@ -220,20 +220,11 @@ class RedisStorage:
         values = await self._ask(pipeline.execute)
         return [record for id, value in zip(ids, values, strict=True) if (record := _live(id, value))]
 
-    def _index(self, user_id: str, id: str, expires_at: datetime) -> Any:
-        """A transaction that lists the session under its user; its caller adds the command for the record itself."""
-        pipeline = self.client.pipeline(transaction=True)
-        self._list(pipeline, user_id, id, expires_at)
-        return pipeline
-
-    def _list(self, pipeline: Any, user_id: str, id: str, expires_at: datetime) -> None:
-        pipeline.eval(INDEX, 1, self._user_key(user_id), epoch_now() / HOUR, _hour(expires_at), bytes.fromhex(id))
-
-    async def _run(self, script: str, key: str, *arguments: object) -> Any:
+    async def _run(self, script: str, keys: list[str], *arguments: object) -> Any:
         try:
-            return await self._ask(self.client.evalsha, SHA[script], 1, key, *arguments)
+            return await self._ask(self.client.evalsha, SHA[script], len(keys), *keys, *arguments)
         except redis.exceptions.NoScriptError:  # a new or restarted server; EVAL makes it known
-            return await self._ask(self.client.eval, script, 1, key, *arguments)
+            return await self._ask(self.client.eval, script, len(keys), *keys, *arguments)
 
     async def _ask(self, command: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         try:
@@ -267,10 +258,15 @@ def _hour(moment: datetime) -> int:
     return max(0, -(-to_epoch(moment) // HOUR))
 
 
-def _mark(record: Record) -> bytes:
-    """What the stored header must end with for the index to be right already; empty: no index needed."""
-    user = (record.user_id or "").encode()
-    return MARK.pack(_hour(record.expires_at), len(user)) + user if user else b""
+def _mark(user_id: str, expires_at: datetime) -> bytes:
+    """What a stored header ends with where the index is right already."""
+    user = user_id.encode()
+    return MARK.pack(_hour(expires_at), len(user)) + user
+
+
+def _listing(id: str, expires_at: datetime) -> tuple[int, int, bytes]:
+    """What `LIST` is told beside the set: now, the hour, and the member."""
+    return epoch_now(), _hour(expires_at), bytes.fromhex(id)
 
 
 def _pxat(moment: datetime) -> int:

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from django_multisession.backends.redis import MOST_SCANS, SessionStore, unpack
+from django_multisession.backends.redis import MOST_SCANS, unpack
+from django_multisession.exceptions import EngineUnavailable
 from django_multisession.records import identify, to_epoch, utcnow
 from tests.contract import *  # noqa: F403
 from tests.contract import a_record, saved
@@ -164,11 +165,24 @@ def test_scripts_leave_a_foreign_value_alone(verbs, client):
     assert client.get(f"session:{a_record().id}") == b"x"
 
 
-def test_the_loser_of_a_conflict_does_not_shorten_the_index(verbs, client, clock):
+def test_the_loser_of_a_conflict_leaves_the_index_alone(verbs, client, clock):
     now = utcnow()
     verbs.insert(record := a_record(user_id="9", expires_at=now + timedelta(hours=10)))
-    verbs.replace(dataclasses.replace(record, version=9, expires_at=now + timedelta(hours=2)))
-    storage_index = SessionStore.storage._index("9", record.id, now + timedelta(hours=2))
-    storage_index.execute()  # as if it had come to the second trip, and died
+    for user_id in ("9", "10"):
+        lost = dataclasses.replace(record, user_id=user_id, version=9, expires_at=now + timedelta(hours=2))
+        assert verbs.replace(lost) == record
+    assert not client.exists("session:user:10")
     clock.shift(5 * 3600)
     assert verbs.of_user("9") == [record]
+
+
+def test_an_index_that_cannot_be_written_stops_the_save(verbs, client):
+    """Else a session would be in no list, and could not be revoked."""
+    client.set("session:user:9", b"somebody else's")
+    with pytest.raises(EngineUnavailable):
+        verbs.insert(a_record(user_id="9"))
+    assert verbs.read(a_record().id) is None
+    verbs.insert(record := a_record())
+    with pytest.raises(EngineUnavailable):
+        verbs.replace(dataclasses.replace(record, user_id="9", version=2))
+    assert verbs.read(record.id) == record
