@@ -47,15 +47,13 @@ except ImportError as error:
     raise ImproperlyConfigured("This session engine needs: pip install django-multisession[redis].") from error
 
 HEADER = struct.Struct(">QqqqIH")
-MARK = struct.Struct(">IH")  # the end of the header: indexed and length, which the user id follows
 HOUR = 3_600_000  # milliseconds
 ID_LENGTH = 64
 SCAN_COUNT = 1000
 MOST_SCANS = 20  # for one page
 
-SAVED = (
-    1  # what the scripts answer; else nil (gone), REPLACE: the value (conflict), TOUCH: whose index is to be written
-)
+# What a script answers; else nil (gone), REPLACE: the stored value (conflict), TOUCH: whose index is to be written.
+SAVED = 1
 
 # List a session under its user, and forget those that have expired.
 LIST = """
@@ -66,36 +64,40 @@ local function list(user, now, hour, id)
     return added
 end
 """
+# Redis refuses an expiry of 0 and less; 1 is long past too.
+PXAT = "math.max(1, (struct.unpack('>i8', value, 9)))"
 INDEX = f"""{LIST}
-return list(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
+local now, hour, id = unpack(ARGV)
+return list(KEYS[1], now, hour, id)
 """
 INSERT = f"""{LIST}
-list(KEYS[2], ARGV[1], ARGV[2], ARGV[3])
-return redis.call('SET', KEYS[1], ARGV[4], 'NX', 'PXAT', ARGV[5]) and 1
+local now, value, id = unpack(ARGV)
+list(KEYS[2], now, struct.unpack('>I4', value, 33), id)
+return redis.call('SET', KEYS[1], value, 'NX', 'PXAT', {PXAT}) and 1
 """
 REPLACE = f"""{LIST}
-local mark = ARGV[5]
-local head = redis.call('GETRANGE', KEYS[1], 0, 31 + math.max(6, #mark))
-if #head < 38 or struct.unpack('>i8', head, 9) <= tonumber(ARGV[2]) then return nil end
-if string.sub(head, 1, 8) ~= ARGV[1] then return redis.call('GET', KEYS[1]) end
-if KEYS[2] and string.sub(head, 33, 32 + #mark) ~= mark then
-    list(KEYS[2], ARGV[2], struct.unpack('>I4', mark), ARGV[6])
-end
-redis.call('SET', KEYS[1], ARGV[3], 'PXAT', ARGV[4])
+local now, value, id, version = unpack(ARGV)
+local mark = string.sub(value, 33, 38 + struct.unpack('>I2', value, 37))
+local head = redis.call('GETRANGE', KEYS[1], 0, 31 + #mark)
+if #head < 38 or struct.unpack('>i8', head, 9) <= tonumber(now) then return nil end
+if string.sub(head, 1, 8) ~= version then return redis.call('GET', KEYS[1]) end
+if KEYS[2] and string.sub(head, 33) ~= mark then list(KEYS[2], now, struct.unpack('>I4', mark), id) end
+redis.call('SET', KEYS[1], value, 'PXAT', {PXAT})
 return 1
 """
 TOUCH = f"""{LIST}
+local now, times, pxat, hour, user, id = unpack(ARGV)
 local head = redis.call('GETRANGE', KEYS[1], 0, 37)
-if #head < 38 or struct.unpack('>i8', head, 9) <= tonumber(ARGV[1]) then return nil end
+if #head < 38 or struct.unpack('>i8', head, 9) <= tonumber(now) then return nil end
 local length = struct.unpack('>I2', head, 37)
-if length > 0 and string.sub(head, 33, 36) ~= ARGV[4] then
-    local user = redis.call('GETRANGE', KEYS[1], 38, 37 + length)
-    if user ~= ARGV[5] then return user end
-    list(KEYS[2], ARGV[1], struct.unpack('>I4', ARGV[4]), ARGV[6])
-    redis.call('SETRANGE', KEYS[1], 32, ARGV[4])
+if length > 0 and string.sub(head, 33, 36) ~= hour then
+    local stored = redis.call('GETRANGE', KEYS[1], 38, 37 + length)
+    if stored ~= user then return stored end
+    list(KEYS[2], now, struct.unpack('>I4', hour), id)
+    redis.call('SETRANGE', KEYS[1], 32, hour)
 end
-redis.call('SETRANGE', KEYS[1], 8, ARGV[2])
-redis.call('PEXPIREAT', KEYS[1], ARGV[3])
+redis.call('SETRANGE', KEYS[1], 8, times)
+redis.call('PEXPIREAT', KEYS[1], pxat)
 return 1
 """
 SHA = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (INSERT, REPLACE, TOUCH)}
@@ -104,8 +106,8 @@ SHA = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for scri
 def pack(record: Record) -> bytes:
     """The value stored under the record's key."""
     user = (record.user_id or "").encode()
-    expires, updated, created = map(to_epoch, (record.expires_at, record.updated_at, record.created_at))
-    indexed = _hour(record.expires_at) if user else 0
+    expires, updated, created = to_epoch(record.expires_at), to_epoch(record.updated_at), to_epoch(record.created_at)
+    indexed = _hour(expires) if user else 0
     return HEADER.pack(record.version, expires, updated, created, indexed, len(user)) + user + record.payload
 
 
@@ -136,30 +138,23 @@ class RedisStorage:
         return _live(id, await self._ask(self.client.get, self._key(id)))
 
     async def insert(self, record: Record) -> bool:
-        key, value, pxat = self._key(record.id), pack(record), _pxat(record.expires_at)
-        if record.user_id is None:
-            return bool(await self._ask(self.client.set, key, value, nx=True, pxat=pxat))
-        keys = [key, self._user_key(record.user_id)]
-        answer = await self._run(INSERT, keys, *_listing(record.id, record.expires_at), value, pxat)
-        return bool(answer == SAVED)
+        if record.user_id is not None:
+            return bool(await self._write(INSERT, record) == SAVED)
+        pxat = _pxat(to_epoch(record.expires_at))
+        return bool(await self._ask(self.client.set, self._key(record.id), pack(record), nx=True, pxat=pxat))
 
     async def replace(self, record: Record) -> Record | None:
-        keys, mark, id = [self._key(record.id)], b"", b""
-        if record.user_id is not None:
-            keys.append(self._user_key(record.user_id))
-            mark, id = _mark(record.user_id, record.expires_at), bytes.fromhex(record.id)
-        expected = struct.pack(">Q", record.version - 1)
-        pxat = _pxat(record.expires_at)
-        answer = await self._run(REPLACE, keys, expected, epoch_now(), pack(record), pxat, mark, id)
+        answer = await self._write(REPLACE, record, struct.pack(">Q", record.version - 1))
         return record if answer == SAVED else _live(record.id, answer)
 
     async def touch(self, id: str, expires_at: datetime) -> bool:
-        keys, (now, hour, member) = [self._key(id)], _listing(id, expires_at)
-        times = struct.pack(">qq", to_epoch(expires_at), now)
-        arguments = [now, times, _pxat(expires_at), struct.pack(">I", hour)]
-        answer = await self._run(TOUCH, keys, *arguments, b"")
-        if isinstance(answer, bytes):  # whose it is, since the hour is a new one: which set that is only we can tell
-            answer = await self._run(TOUCH, [*keys, self._user_key(answer.decode())], *arguments, answer, member)
+        key, now, expires = self._key(id), epoch_now(), to_epoch(expires_at)
+        times, hour = struct.pack(">qq", expires, now), struct.pack(">I", _hour(expires))
+        arguments = [now, times, _pxat(expires), hour]
+        answer = await self._run(TOUCH, [key], *arguments, b"")
+        if isinstance(answer, bytes):  # whose it is, since the hour is a new one: its name makes that of the set
+            keys = [key, self._user_key(answer.decode())]
+            answer = await self._run(TOUCH, keys, *arguments, answer, bytes.fromhex(id))
         return bool(answer == SAVED)
 
     async def remove(self, ids: Iterable[str]) -> int:
@@ -199,7 +194,8 @@ class RedisStorage:
         pipeline = self.client.pipeline(transaction=False)
         for record in records:
             if record.user_id is not None:
-                pipeline.eval(INDEX, 1, self._user_key(record.user_id), *_listing(record.id, record.expires_at))
+                listed = epoch_now(), _hour(to_epoch(record.expires_at)), bytes.fromhex(record.id)
+                pipeline.eval(INDEX, 1, self._user_key(record.user_id), *listed)
         return sum(await self._ask(pipeline.execute))
 
     def close(self) -> None:
@@ -219,6 +215,13 @@ class RedisStorage:
             pipeline.get(self._key(id))
         values = await self._ask(pipeline.execute)
         return [record for id, value in zip(ids, values, strict=True) if (record := _live(id, value))]
+
+    async def _write(self, script: str, record: Record, *arguments: object) -> Any:
+        keys, member = [self._key(record.id)], b""
+        if record.user_id is not None:
+            keys.append(self._user_key(record.user_id))
+            member = bytes.fromhex(record.id)
+        return await self._run(script, keys, epoch_now(), pack(record), member, *arguments)
 
     async def _run(self, script: str, keys: list[str], *arguments: object) -> Any:
         try:
@@ -253,24 +256,13 @@ def _live(id: str, value: bytes | None) -> Record | None:
     return record if record.is_live(utcnow()) else None
 
 
-def _hour(moment: datetime) -> int:
+def _hour(milliseconds: int) -> int:
     """The hour since 1970 in which the moment lies, rounded up; none before 1970."""
-    return max(0, -(-to_epoch(moment) // HOUR))
+    return max(0, -(-milliseconds // HOUR))
 
 
-def _mark(user_id: str, expires_at: datetime) -> bytes:
-    """What a stored header ends with where the index is right already."""
-    user = user_id.encode()
-    return MARK.pack(_hour(expires_at), len(user)) + user
-
-
-def _listing(id: str, expires_at: datetime) -> tuple[int, int, bytes]:
-    """What `LIST` is told beside the set: now, the hour, and the member."""
-    return epoch_now(), _hour(expires_at), bytes.fromhex(id)
-
-
-def _pxat(moment: datetime) -> int:
-    return max(1, to_epoch(moment))  # Redis refuses 0 and less; 1 is long past too
+def _pxat(milliseconds: int) -> int:
+    return max(1, milliseconds)
 
 
 def _escaped(text: str) -> str:
