@@ -78,7 +78,8 @@ class Bounds:
     pause: float | None
     stop: Callable[[], bool]
 
-    def limit(self, rows: int) -> int:
+    def most(self, rows: int) -> int:
+        """How many the next batch may remove."""
         return self.batch_size if self.max_rows is None else min(self.batch_size, self.max_rows - rows)
 
     def reached(self, progress: Progress) -> str | None:
@@ -176,7 +177,7 @@ async def _batches(
         if not await _sleep(bounds.wait(progress), bounds.stop, face):
             return STOPPED
         began = time.perf_counter()
-        if (batch := await sweep.batch(bounds.limit(progress.rows))) is None:
+        if (batch := await sweep.batch(bounds.batch_size, bounds.most(progress.rows))) is None:
             return RUNNING
         progress.add(batch, time.perf_counter() - began)
         report(progress)

@@ -21,6 +21,7 @@ DELETE picks::
 
     SELECT expires_at, session_id FROM <table> WHERE expires_at <= <last of all> AND expires_at >= <last>
         AND (expires_at > <last> OR session_id > <its id>) ORDER BY expires_at, session_id LIMIT <limit>
+    [SELECT session_id FROM <table> WHERE <criteria> AND session_id IN (...) LIMIT <max_rows left>, if those are fewer]
     [SELECT session_id FROM <table> WHERE <criteria> AND session_id IN (...) FOR UPDATE SKIP LOCKED]
     DELETE FROM <table> WHERE session_id IN (...) [AND <criteria> AND expires_at <= <last>, if not locked]
 """
@@ -93,7 +94,7 @@ class Table:
         self.name = self.model._meta.db_table
 
     def moment(self, moment: datetime) -> datetime:
-        return moment if self.ours or settings.USE_TZ else timezone.make_naive(moment)
+        return moment if self.ours or settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
 
     def where(self, **lookups: Any) -> Q:
         """`where(gte=moment)`: a condition on the expiry."""
@@ -132,21 +133,29 @@ def table_of(model: Any, database: str | None) -> Table:
     if database is not None and database not in connections:
         raise InvalidOption("database", database, f"there are {', '.join(connections)}.")
     try:
-        return Table(model, database)
+        table = Table(model, database)
     except (LookupError, ValueError):
         raise InvalidOption("model", model, "write an installed model as app.Model.") from None
     except FieldDoesNotExist:
         raise InvalidOption("model", model, "it has no expire_date, as Django's AbstractBaseSession does.") from None
+    if table.field.model._meta.db_table != table.name:
+        raise InvalidOption("model", model, f"its expire_date is in another table, {table.field.model._meta.db_table}.")
+    return table
 
 
 # A batch: what was removed, and where the next one goes on
 
 
-def batch(table: Table, criteria: Criteria, after: Position | None, limit: int) -> tuple[Batch, Position | None]:
+def batch(
+    table: Table, criteria: Criteria, after: Position | None, size: int, most: int | None = None
+) -> tuple[Batch, Position | None]:
+    """Look at the next `size` rows, of which `most` may go."""
+    most = size if most is None else most
+    if criteria.expiry_only:  # those that are looked at go
+        size = most
     by_place = criteria.expiry_only and connections[table.alias].vendor == "postgresql"
-    examined, removed, last = _repeated(_by_place if by_place else _by_key, table, criteria, after, limit)
-    # Fewer rows than asked for: there were no more.
-    return Batch(examined, removed, ended=examined < limit), last or after
+    done, last = _repeated(_by_place if by_place else _by_key, table, criteria, after, size, most)
+    return done, last or after
 
 
 def _repeated(function: Call, table: Table, *arguments: Any) -> Any:
@@ -165,7 +174,9 @@ def _overtaken(error: OperationalError) -> bool:
     return not OVERTAKEN.isdisjoint(codes)
 
 
-def _by_place(table: Table, criteria: Criteria, after: Position | None, limit: int) -> tuple[int, int, Position | None]:
+def _by_place(
+    table: Table, criteria: Criteria, after: Position | None, size: int, most: int
+) -> tuple[Batch, Position | None]:
     connection = connections[table.alias]
     quote = connection.ops.quote_name
     names = {"table": quote(table.name), "expiry": quote(table.field.column)}
@@ -183,26 +194,37 @@ def _by_place(table: Table, criteria: Criteria, after: Position | None, limit: i
         ) SELECT (SELECT count(*) FROM doomed), (SELECT count(*) FROM gone), (SELECT max({expiry}) FROM doomed) {hasty}
         """.format(resume=resume, hasty=hasty, **names)  # noqa: S608  of quoted names
     with connection.cursor() as cursor:
-        cursor.execute(statement, [*last, before, limit, before])
+        cursor.execute(statement, [*last, before, size, before])
         examined, removed, expiry, *_ = cursor.fetchone()
-    return examined, removed, Position(expiry) if examined else None
+    return Batch(examined, removed, ended=examined < size), Position(expiry) if examined else None
 
 
-def _by_key(table: Table, criteria: Criteria, after: Position | None, limit: int) -> tuple[int, int, Position | None]:
-    window = _window(table, criteria, after)[:limit]
+def _by_key(
+    table: Table, criteria: Criteria, after: Position | None, size: int, most: int
+) -> tuple[Batch, Position | None]:
+    window = _window(table, criteria, after)[:size]
     if not connections[table.alias].features.has_select_for_update_skip_locked:
-        if not (found := table.positions(window)):
-            return 0, 0, None
+        found, ended = _looked_at(table, criteria, window, size, most)
         # The criteria once more: a session that was saved or touched meanwhile lives.
-        return len(found), _delete(_still(table, criteria, found)), found[-1]
+        removed = _delete(_still(table, criteria, found)) if found else 0
+        return Batch(len(found), removed, ended), found[-1] if found else None
     with transaction.atomic(using=table.alias):
         # Where live rows are in between they are looked at, not locked.
-        if not (found := table.positions(_locked(window) if criteria.expiry_only else window)):
-            return 0, 0, None
+        found, ended = _looked_at(table, criteria, _locked(window) if criteria.expiry_only else window, size, most)
         ids = [each.pk for each in found]
-        if not criteria.expiry_only:
+        if found and not criteria.expiry_only:
             ids = list(_locked(_still(table, criteria, found)).values_list("pk", flat=True))
-        return len(found), _delete_locked(table, ids), found[-1]
+        return Batch(len(found), _delete_locked(table, ids), ended), found[-1] if found else None
+
+
+def _looked_at(table: Table, criteria: Criteria, window: Any, size: int, most: int) -> tuple[list[Position], bool]:
+    """The rows of the window up to the last one that may go, and whether there are no more behind them."""
+    found = table.positions(window)
+    if most < len(found):
+        matching = _still(table, criteria, found).order_by(table.expiry, "pk").values_list("pk", flat=True)
+        if len(ids := list(matching[:most])) == most:
+            return found[: 1 + [each.pk for each in found].index(ids[-1])], False
+    return found, len(found) < size  # fewer rows than asked for: there were no more
 
 
 def _delete_locked(table: Table, ids: list[Any]) -> int:

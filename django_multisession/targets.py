@@ -39,7 +39,7 @@ class Sweep(Protocol):
     by_server: bool
 
     async def start(self) -> bool: ...
-    async def batch(self, limit: int) -> Batch | None: ...
+    async def batch(self, size: int, most: int) -> Batch | None: ...
     async def more(self, ended: bool) -> bool: ...
     async def stop(self) -> None: ...
     async def record(self, started: datetime, purged: Any) -> None: ...
@@ -111,7 +111,7 @@ def target(
         created_before=as_age("created_before", created_before),
         anonymous_only=anonymous_only,
     )
-    table, storage = _of_model(model, database) if model else _of_store(store or _engine(), face, database)
+    table, storage = _of_store(store or _engine(), face, database) if model is None else _of_model(model, database)
     if not (table and table.ours):
         _refuse(older_than=older_than, created_before=created_before, anonymous_only=anonymous_only)
     if not table:
@@ -145,7 +145,7 @@ def _engine() -> Any:
 
 def _refuse(**options: Any) -> None:
     for name, value in options.items():
-        if value:
+        if value is not None and value is not False:
             raise InvalidOption(name, value, "only the table of django_multisession.backends.db can be asked that.")
 
 
@@ -164,16 +164,16 @@ class TableSweep:
         """`False`: another purge has the lease."""
         return bool(await self._ask(self.lease.acquire))
 
-    async def batch(self, limit: int) -> Batch | None:
-        """`None`: the lease was lost."""
-        return cast(Batch | None, await self._ask(self._batch, limit))
+    async def batch(self, size: int, most: int) -> Batch | None:
+        """Look at so many rows, and remove so many at most. `None`: the lease was lost."""
+        return cast(Batch | None, await self._ask(self._batch, size, most))
 
-    def _batch(self, limit: int) -> Batch | None:
+    def _batch(self, size: int, most: int) -> Batch | None:
         if not self.lease.renew():
             return None
         if self.position is None and self.criteria.live_too:
             self.criteria = replace(self.criteria, until=self.table.last())
-        done, self.position = batch(self.table, self.criteria, self.position, limit)
+        done, self.position = batch(self.table, self.criteria, self.position, size, most)
         return done
 
     async def more(self, ended: bool) -> bool:
@@ -223,9 +223,9 @@ class StorageSweep:
     async def start(self) -> bool:
         return True
 
-    async def batch(self, limit: int) -> Batch:
-        removed = await self.storage.purge(self.before, limit)
-        return Batch(removed, removed, ended=removed < limit)
+    async def batch(self, size: int, most: int) -> Batch:
+        removed = await self.storage.purge(self.before, most)
+        return Batch(removed, removed, ended=removed < most)
 
     async def more(self, ended: bool) -> bool:
         return not ended

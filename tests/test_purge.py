@@ -143,6 +143,21 @@ def test_max_rows_is_exact(run, criteria):
     assert run(max_rows=10, **criteria).rows == 10
 
 
+def test_max_rows_does_not_shorten_the_window_of_a_search_among_the_live(run):
+    """Else the last one would be looked for row by row, each in a batch of its own."""
+    kept = live(50) + expired(50, user_id="7", updated_at=utcnow() - 40 * DAY)
+    expired(1)
+    assert outcome(run(anonymous_only=True, batch_size=60, max_rows=2)) == (1, 1, False, "done")
+    idle = live(9, updated_at=utcnow() - 40 * DAY)
+    seen: list[int] = []
+    purged = run(older_than="30d", anonymous_only=True, max_rows=7, progress=lambda done: seen.append(done.examined))
+    assert outcome(purged) == (7, 1, True, "max_rows")
+    assert left() >= {*kept}
+    assert len(left() & {*idle}) == 2
+    assert 57 < seen[0] < 109  # up to the last one that went
+    assert run(older_than="30d", anonymous_only=True, batch_size=4, max_rows=3).rows == 2
+
+
 def test_max_rows_says_whether_more_are_waiting(run):
     expired(10)
     assert outcome(run(batch_size=5, max_rows=10)) == (10, 2, False, "max_rows")
@@ -196,7 +211,11 @@ def test_stop_is_asked_before_each_batch_and_while_pausing(run):
         ({"pause": -1}, "pause is -1"),
         ({"pause": True}, "pause is True"),
         ({"older_than": "30days"}, "older_than is '30days'"),
-        ({"older_than": "999999999d"}, "before the calendar begins"),
+        ({"older_than": "999999999d"}, "older_than is '999999999d': write a duration from 0 to 36525d."),
+        ({"grace": "999999999d"}, "write a duration from 0 to 36525d."),
+        ({"grace": timedelta(hours=-1)}, "write a duration from 0 to 36525d."),  # would remove live ones
+        ({"pause": "999999999d"}, "write a duration from 0 to 36525d."),
+        ({"model": ""}, "model is '': write an installed model"),
         ({"database": "nowhere"}, "database is 'nowhere': there are default"),
         ({"model": "nowhere.Model"}, "model is 'nowhere.Model': write an installed model as app.Model."),
         ({"model": "Model"}, "model is 'Model': write"),
@@ -415,7 +434,7 @@ def test_under_repeatable_read_a_batch_that_a_request_overtakes_is_done_again(St
 
     monkeypatch.setattr(sweep.Table, "positions", and_then_touch)
     assert purge(older_than="30d", max_rows=4).rows == 4
-    assert [len(found) for found in calls] == [1, 4, 4]  # where the index ends; the batch, twice
+    assert [len(found) for found in calls] == [1, 5, 4]  # where the index ends; the batch, twice
     assert left() == {ids[2]}
 
 

@@ -4,12 +4,14 @@ import io
 import json
 import signal
 import sys
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connections
+from django.test.utils import isolate_apps
 from django.utils import timezone
 
 from django_multisession import purge as module
@@ -185,6 +187,25 @@ def test_the_bar_ends_at_max_rows(Store, monkeypatch):
 
 
 @only("sqlite")
+def test_the_bar_of_a_search_ends_where_the_table_does(Store, monkeypatch):
+    live(20)
+    expired(5)
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    call_command("purgesessions", "--older-than=30d", "--max-rows=7", stdout=io.StringIO(), stderr=terminal)
+    assert "25/25" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(("number", "message"), [("²", "--max-rows is '²': write"), ("9" * 30, "")])
+def test_the_bar_takes_any_number(Store, number, message):
+    expired(3)
+    context = pytest.raises(CommandError, match=message) if message else nullcontext()
+    with context:
+        call_command("purgesessions", f"--max-rows={number}", stdout=io.StringIO(), stderr=Terminal())
+    assert len(left()) == (3 if message else 0)
+
+
+@only("sqlite")
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
 def test_lines_elsewhere_and_without_rich(Store, monkeypatch, stream):
     monkeypatch.setattr(progress, "EVERY", 0)
@@ -308,6 +329,34 @@ def test_django_session_by_day(django_session, command):
     day = django_session.first().expire_date.astimezone(UTC).date()
     out, _ = command("--dry-run", "--json", "--model=sessions.Session", f"--database={SessionRouter.alias}")
     assert json.loads(out) == {"rows": 2, "days": {str(day): 2}}
+
+
+def test_naive_expiries_are_those_of_the_site_not_of_the_current_user(django_session, settings):
+    settings.USE_TZ = False
+    settings.TIME_ZONE = "UTC"
+    fill(django_session, old=1, live=1)
+    with timezone.override("Asia/Tokyo"):
+        assert purge(model="sessions.Session", database=SessionRouter.alias).rows == 1
+
+
+@only("sqlite")
+@isolate_apps("tests")
+def test_an_expire_date_in_a_parents_table(django_session):
+    """Its rows would go, and those with the expire_date stay for ever."""
+
+    class Child(django_session.model):  # type: ignore[name-defined]
+        class Meta:
+            app_label = "tests"
+
+    with pytest.raises(InvalidOption, match="its expire_date is in another table, django_session"):
+        purge(model=Child)
+
+
+@pytest.mark.parametrize("option", [{"older_than": 0}, {"created_before": 0}])
+@only("sqlite")
+def test_zero_is_an_answer_too(django_session, option):
+    with pytest.raises(InvalidOption, match="only the table of django_multisession"):
+        purge(model="sessions.Session", **option)
 
 
 @pytest.mark.parametrize("engine", ["db", "cached_db"])

@@ -1,10 +1,12 @@
 """How a purge or a count gets on: a bar on a terminal, where rich is installed, else a line every few seconds."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..durations import positive
 from ..purge import Progress
 from ..targets import Target
 
@@ -20,7 +22,9 @@ def reporting(stream: Any, found: Target, max_rows: Any, shown: bool) -> Iterato
         yield lambda progress: None
     elif stream.isatty() and (bar := _bar(stream)):
         # Counted only for who looks on: on a huge table that takes a while.
-        total = found.count(int(max_rows) if max_rows is not None and str(max_rows).isdigit() else None)
+        # A purge by more than the expiry may leave any of the rows that it looks at.
+        most = None if max_rows is None or not found.criteria.expiry_only else positive("max_rows", max_rows)
+        total = found.count(most and min(most, sys.maxsize))
         with bar:
             task = bar.add_task("Purging", total=total, rate="")
             yield lambda progress: bar.update(task, completed=progress.examined, rate=_rate(progress))
