@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable
 from functools import wraps
-from inspect import iscoroutinefunction
 from typing import Any, TypeVar, cast
 
+from asgiref.sync import iscoroutinefunction  # knows Django's marked views on Python 3.11 too
 from django.apps import apps
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.core.exceptions import ImproperlyConfigured
 
+from . import checks
 from .devices import LOGIN_AT_KEY
 from .durations import Duration, as_seconds
 from .records import to_epoch
@@ -77,6 +78,9 @@ def _age(session: Any) -> float:
     """Seconds since the log-in, at which the receiver in `devices.py` has noted the time."""
     if not apps.is_installed("django_multisession"):
         raise ImproperlyConfigured("@require_recent_login needs 'django_multisession' in INSTALLED_APPS.")
-    if (login_at := session.get(LOGIN_AT_KEY)) is None and (record := getattr(session, "_record", None)):
-        login_at = to_epoch(record.created_at) / 1000  # a log-in from before the app was installed
+    if (login_at := session.get(LOGIN_AT_KEY)) is None:
+        if not checks.engine():  # else nobody would ever have signed in recently
+            raise ImproperlyConfigured("@require_recent_login needs a session engine of this package.")
+        if record := getattr(session, "_record", None):
+            login_at = to_epoch(record.created_at) / 1000  # a log-in from before the app was installed
     return float("inf") if login_at is None else time.time() - login_at

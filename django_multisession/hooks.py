@@ -54,9 +54,8 @@ def saved(
     def may_have_changed(field: str) -> bool:
         return update_fields is None or field in update_fields
 
-    if not getattr(instance, "is_active", True):
-        if may_have_changed("is_active"):
-            _end(instance, using, DEACTIVATED)
+    if not getattr(instance, "is_active", True) and may_have_changed("is_active") and DEACTIVATED in conf.REVOKE_ON:
+        _end(instance, using, DEACTIVATED)
     elif isinstance(instance, AbstractBaseUser) and may_have_changed("password") and knows_requests():
         _end(instance, using, PASSWORD, _keeping(instance))
 

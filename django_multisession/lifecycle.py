@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from django.utils.crypto import salted_hmac
 
 from . import quota
-from .exceptions import TooManySessions
+from .exceptions import EngineUnavailable, TooManySessions
 from .records import Record
 from .signals import session_ended, session_started
 from .twins import SYNC, Face, run_sync, settle
@@ -59,9 +59,13 @@ async def _follow(face: Face, storage: Any, store: Any, changes: Iterable[Change
 async def _begin(face: Face, storage: Any, store: Any, record: Record, user_id: str) -> None:
     try:
         surplus = await quota.surplus(face, storage, record, user_id)
-    except TooManySessions:
+    except EngineUnavailable:
+        raise  # an outage empties no session
+    except Exception as error:  # refused, or the site's function failed: a 500 would give the browser the key
         store.clear()
         store._session_key = None
+        if not isinstance(error, TooManySessions):
+            await storage.remove([record.id])
         raise
     if session_started.has_listeners(Record):
         await settle(face.send(session_started, sender=Record, user_id=user_id, id=handle(record.id)))

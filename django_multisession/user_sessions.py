@@ -32,6 +32,7 @@ from .twins import ASYNC, SYNC, Face, run_sync
 
 ROUNDS = 10  # at most: each beyond the second means that somebody has signed in meanwhile
 PAGE = 1000  # records
+NOBODY = ""  # no session is stored with it, and any server takes it: other text could have a NUL, say
 
 logger = logging.getLogger("django_multisession")
 
@@ -224,8 +225,8 @@ def user_id_of(user: Any) -> str:
     field: Any = (user if hasattr(user, "_meta") else get_user_model())._meta.pk
     try:
         return str(field.value_to_string(SimpleNamespace(**{field.attname: field.to_python(pk)})))
-    except ValidationError:
-        return str(pk)  # nobody's
+    except (ValidationError, OverflowError):
+        return NOBODY
 
 
 def store() -> Any:

@@ -10,6 +10,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
 from django.test import RequestFactory, override_settings
+from django.views import View
 
 from django_multisession.decorators import require_recent_login
 from django_multisession.exceptions import InvalidOption
@@ -113,6 +114,29 @@ def test_the_login_page_can_be_another():
 def test_a_session_that_knows_of_no_log_in():
     view = require_recent_login(60)(lambda request: HttpResponse())
     assert view(request_of(get_user_model()(pk=1), {})).status_code == 302
+
+
+def test_a_class_of_asynchronous_views(runner):
+    """Django marks what `as_view()` makes: `inspect` of Python 3.11 does not see it."""
+
+    class Page(View):
+        async def get(self, request: Any) -> HttpResponse:
+            return HttpResponse()
+
+    async def auser() -> Any:
+        return request.user
+
+    request = request_of(AnonymousUser())
+    request.auser = auser
+    assert runner.run(require_recent_login(60)(Page.as_view())(request)).status_code == 302
+
+
+def test_it_needs_an_engine_of_the_package(settings):
+    """With another one no log-in is recorded: people would sign in again and again."""
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.cache"
+    view = require_recent_login(60)(lambda request: HttpResponse())
+    with pytest.raises(ImproperlyConfigured, match="engine"):
+        view(request_of(get_user_model()(pk=1), {}))
 
 
 def test_it_needs_the_app(monkeypatch):

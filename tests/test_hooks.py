@@ -247,6 +247,18 @@ class TestSwitches:
                 ann.delete()
             assert user_sessions.count(key) == 2
 
+    def test_without_deactivation_the_password_of_who_is_inactive_counts(self, browsers, users):
+        """They may be signed in: by AllowAllUsersModelBackend."""
+        browsers(2)
+        ann = users[0]
+        with override_settings(MULTISESSION_REVOKE_ON=["password"]):
+            ann.is_active = False
+            ann.save()
+            assert user_sessions.count(ann) == 2
+            ann.set_password("new")
+            ann.save()
+            assert user_sessions.count(ann) == 0
+
     def test_sessions_of_another_packages_engine_are_left_alone(self, Store, users):
         """As on a site that only purges."""
         with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.cache"):

@@ -252,6 +252,14 @@ class TestSetting:
         with override_settings(MULTISESSION_MAX_PER_USER=lambda user_id: 0):
             assert keys_left(face, Store, [sign_in()]) == []
 
+    def test_a_function_that_fails_lets_nobody_in(self, Store, face, verbs):
+        session = face(Store())
+        session[USER] = ANN
+        with override_settings(MULTISESSION_MAX_PER_USER=fails), pytest.raises(LookupError):
+            session.save()
+        assert session.session_key is None  # else the middleware would tell it the browser, with the 500
+        assert verbs.scan(None, 10) == []
+
     def test_nothing_is_asked_without_a_limit(self, Store, face, sign_in, monkeypatch):
         monkeypatch.delattr(type(Store.storage), "of_user")
         with override_settings(MULTISESSION_MAX_PER_USER=None):
@@ -269,6 +277,10 @@ class TestSetting:
 
 def limit(user_id: str) -> int | None:
     return {"1": 1, "2": 2}.get(user_id)
+
+
+def fails(user_id: str) -> int:
+    raise LookupError
 
 
 def asks_the_database(user_id: str) -> int:

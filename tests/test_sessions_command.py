@@ -175,6 +175,7 @@ def test_nor_is_it_in_a_name(command, people):
 def test_nobody(command):
     for text in ("nobody", "987654", "9" * 40, ""):
         assert f"There is no user {text!r}." in refused(command, "list", "--user", text)
+    assert "surrogates" in refused(command, "list", "--user", "\udcff")  # of bytes that are no text
 
 
 @on("sqlite")
@@ -254,6 +255,15 @@ def test_it_asks(Store, command, ann, monkeypatch, answer):
     asked = answering(monkeypatch, answer)
     assert "1 session of ann ended." in command("revoke-all", "--user=ann").out
     assert asked == ["End all sessions of ann? [y/N] "]
+
+
+@on("sqlite")
+def test_the_question_is_not_in_the_result(Store, command, ann, monkeypatch):
+    start(Store, ann)
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    out, err = command("revoke-all", "--user=ann", "--json")
+    assert json.loads(out) == {"ended": 1}
+    assert err == "End all sessions of ann? [y/N] "
 
 
 @on("sqlite")

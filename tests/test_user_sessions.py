@@ -235,6 +235,14 @@ class TestUser:
             api.sessions_of(ANN)
 
 
+@pytest.mark.parametrize("user", ["a\0b", "\udcff", float("inf")], ids=["NUL", "surrogate", "inf"])
+def test_a_user_of_whom_some_servers_cannot_be_asked(api, sign_in, user):
+    sign_in(ANN)
+    assert api.sessions_of(user) == []
+    assert api.revoke_all(user) == Revoked(0)
+    assert api.revoke(user, "x") is False
+
+
 class TestRevoke:
     def test_one(self, Store, face, api, sign_in):
         gone, stays = sign_in(), sign_in()

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from datetime import datetime
 from typing import Any
 
@@ -45,7 +47,7 @@ class Command(BaseCommand):
         verb = getattr(self, "_" + options["verb"].replace("-", "_"))
         try:
             verb(options)
-        except (EngineUnavailable, ImproperlyConfigured, LookupError) as error:
+        except (EngineUnavailable, ImproperlyConfigured, LookupError, UnicodeEncodeError) as error:
             raise CommandError(str(error)) from error
 
     def _list(self, options: dict[str, Any]) -> None:
@@ -88,7 +90,8 @@ class Command(BaseCommand):
 
     def _ask(self, question: str) -> None:
         try:
-            answer = input(question)
+            with redirect_stdout(sys.stderr):  # stdout is for the result
+                answer = input(question)
         except EOFError:
             answer = ""
         if answer.strip().lower() not in ("y", "yes"):
