@@ -164,8 +164,8 @@ async def _run(sweep: Sweep, bounds: Bounds, face: Face, report: Callable[[Progr
         purged = _purged(progress, more, reason)
         await sweep.stop()
         await sweep.record(started, purged)
-    message = "Purged %s: %d sessions in %d batches, %.1f s (%s)."
-    logger.info(message, sweep.name, purged.rows, purged.batches, purged.seconds, purged.reason)
+        message = "Purged %s: %d sessions in %d batches, %.1f s (%s)."
+        logger.info(message, sweep.name, purged.rows, purged.batches, purged.seconds, purged.reason)
     await settle(face.send(sessions_purged, sender=Purged, purged=purged, table=sweep.name))
     return purged
 

@@ -105,6 +105,8 @@ def target(
     store: Any = None,
 ) -> Target:
     """Find what the options of `purge()` mean; `face` is the store's attribute with its storage."""
+    if not isinstance(anonymous_only, bool):  # the text "false", as someone may write in JSON, would be true
+        raise InvalidOption("anonymous_only", anonymous_only, "write true or false.")
     criteria = Criteria(
         before=utcnow() - timedelta(seconds=as_seconds("grace", grace)),
         updated_before=as_age("older_than", older_than),

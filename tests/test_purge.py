@@ -216,6 +216,7 @@ def test_stop_is_asked_before_each_batch_and_while_pausing(run):
         ({"grace": timedelta(hours=-1)}, "write a duration from 0 to 36525d."),  # would remove live ones
         ({"pause": "999999999d"}, "write a duration from 0 to 36525d."),
         ({"model": ""}, "model is '': write an installed model"),
+        ({"anonymous_only": "false"}, "anonymous_only is 'false': write true or false."),
         ({"database": "nowhere"}, "database is 'nowhere': there are default"),
         ({"model": "nowhere.Model"}, "model is 'nowhere.Model': write an installed model as app.Model."),
         ({"model": "Model"}, "model is 'Model': write"),
@@ -598,7 +599,8 @@ def test_purges_in_processes_remove_each_row_once(Store):
     assert left() == set()
 
 
-def test_the_lease_ends_with_an_error(Store, monkeypatch):
+def test_the_lease_ends_with_an_error(Store, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "django_multisession.purge")
     expired(5)
 
     def fail(*arguments: Any) -> Any:
@@ -608,6 +610,7 @@ def test_the_lease_ends_with_an_error(Store, monkeypatch):
         patch.setattr("django_multisession.targets.batch", fail)
         with pytest.raises(EngineUnavailable, match="gone away"):
             purge()
+    assert [record.getMessage().split("(")[-1] for record in caplog.records] == ["error)."]
     assert purge().rows == 5
     reasons = PurgeRun.objects.using(SessionRouter.alias).order_by("pk").values_list("reason", flat=True)
     assert list(reasons) == ["error", "done"]
