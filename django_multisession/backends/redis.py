@@ -49,7 +49,7 @@ except ImportError as error:
 HEADER = struct.Struct(">QqqqIH")
 HOUR = 3_600_000  # milliseconds
 ID_LENGTH = 64
-SCAN_COUNT = 1000
+SCAN_COUNT = 100  # sets whose expired members are in memory at once
 MOST_SCANS = 20  # for one page
 
 # What a script answers; else nil (gone), REPLACE: the stored value (conflict), TOUCH: whose index is to be written.
@@ -183,8 +183,7 @@ class RedisStorage:
         removed, cursor, match = 0, 0, self._user_key("*", escape=True)
         while removed < limit:
             cursor, keys = await self._ask(self.client.scan, cursor, match=match, count=SCAN_COUNT)
-            for key in keys:
-                removed += await self._trim(key, before, limit - removed)
+            removed += await self._trim(keys, before, limit - removed)
             if not cursor:
                 break
         return removed
@@ -204,10 +203,17 @@ class RedisStorage:
     async def aclose(self) -> None:
         await redis_clients.aclose(self.client)
 
-    async def _trim(self, key: bytes, before: datetime, limit: int) -> int:
-        range_ = {"byscore": True, "offset": 0, "num": limit}
-        ids = await self._ask(self.client.zrange, key, "-inf", f"({to_epoch(before) / HOUR}", **range_)
-        return int(await self._ask(self.client.zrem, key, *ids)) if ids else 0
+    async def _trim(self, keys: list[bytes], before: datetime, limit: int) -> int:
+        until, found = f"({to_epoch(before) / HOUR}", self.client.pipeline(transaction=False)
+        for key in keys:
+            found.zrange(key, "-inf", until, byscore=True, offset=0, num=limit)
+        expired = zip(keys, await self._ask(found.execute), strict=True)
+        pipeline = self.client.pipeline(transaction=False)
+        for key, ids in expired:
+            if ids := ids[:limit]:
+                pipeline.zrem(key, *ids)
+                limit -= len(ids)
+        return sum(await self._ask(pipeline.execute))
 
     async def _read_all(self, ids: list[str]) -> list[Record]:
         pipeline = self.client.pipeline(transaction=False)

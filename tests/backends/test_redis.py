@@ -9,6 +9,7 @@ from django_multisession.exceptions import EngineUnavailable
 from django_multisession.records import identify, to_epoch, utcnow
 from tests.contract import *  # noqa: F403
 from tests.contract import a_record, saved
+from tests.test_round_trips import redis_trips
 
 
 @pytest.fixture
@@ -75,6 +76,17 @@ def test_an_index_that_is_lost_comes_back_with_the_next_hour(verbs, client):
     client.delete("session:user:9")
     verbs.touch(record.id, record.expires_at + timedelta(hours=2))
     assert [found.id for found in verbs.of_user("9")] == [record.id]
+
+
+def test_purge_asks_for_many_sets_at_once(verbs, client, face, monkeypatch):
+    for number in range(50):
+        client.zadd(f"session:user:{number}", {b"%032d" % number: 1, b"%032d" % (number + 100): 1})
+    assert verbs.purge(utcnow(), 0) == verbs.remove(["0"]) == 0  # connects
+    with redis_trips(face, monkeypatch) as trips:
+        assert verbs.purge(utcnow(), 70) == 70
+        assert verbs.purge(utcnow(), 70) == 30
+    assert len(trips) <= 2 * 3
+    assert not client.exists("session:user:1")
 
 
 def test_purge_trims_the_members_that_the_server_leaves_behind(verbs, client):
