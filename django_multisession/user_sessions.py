@@ -4,7 +4,7 @@
 session is missing in the index of the user's sessions, the index has been lost (Redis may evict it), and the result's
 `complete` is `False`: then `repair_index()` looks through all sessions and makes the index again.
 
-    sessions_of(), count()  one round trip (Redis: two), however many sessions
+    sessions_of(), count()  one round trip (Redis: two; MongoDB: more beyond 16 MB), however many sessions
     revoke()                one more
     revoke_all()            lists and removes, until nothing new is found
     revoke_everyone()       pages through all sessions, as repair_index() does

@@ -97,6 +97,12 @@ TEMPLATES = [
 STATIC_URL = "static/"
 TIME_ZONE = "UTC"
 USE_TZ = True
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"stderr": {"class": "logging.StreamHandler"}},
+    "loggers": {"shop.audit": {"handlers": ["stderr"], "level": "INFO"}},
+}
 LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "home"
 

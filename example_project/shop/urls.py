@@ -1,7 +1,11 @@
 from django.contrib.auth.views import LogoutView, PasswordChangeView
 from django.urls import path
 
+from django_multisession.decorators import require_recent_login
+
 from . import purges, views
+
+recent = require_recent_login("15m")
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -12,7 +16,7 @@ urlpatterns = [
     path("sign-in/", views.SignIn.as_view(), name="sign-in"),
     path(
         "change-password/",
-        PasswordChangeView.as_view(template_name="shop/change_password.html", success_url="/"),
+        recent(PasswordChangeView.as_view(template_name="shop/change_password.html", success_url="/")),
         name="change-password",
     ),
     path("sign-out/", LogoutView.as_view(), name="sign-out"),
