@@ -122,16 +122,16 @@ def test_one_browser_ends_the_session_of_the_other(open_browser, javascript):
     one = sign_in(open_browser(java_script_enabled=javascript))
     other = sign_in(open_browser(user_agent=FIREFOX))
     one.goto("/sessions/")
-    assert one.get_by_role("heading", name="Your sessions").count() == 1
+    expect(one.get_by_role("heading", name="Your sessions")).to_have_count(1)
     sessions = one.locator("ul.sessions > li")
-    assert sessions.count() == 2
+    expect(sessions).to_have_count(2)
     theirs = sessions.filter(has_text="Firefox on Linux")
     assert theirs.get_attribute("aria-current") is None
     assert "127.0.0.1" in theirs.inner_text()
     assert "this one" in one.locator("li[aria-current=true]").inner_text()
     theirs.get_by_role("button", name="End").click()
     assert one.get_by_role("status").inner_text() == "The session was ended."
-    assert sessions.count() == 1
+    expect(sessions).to_have_count(1)
     assert not signed_in(other)
     assert signed_in(one)
 
@@ -159,7 +159,7 @@ def test_a_change_of_password_signs_the_other_out(open_browser):
         assert signed_in(one)
         assert not signed_in(other)
         one.goto("/sessions/")
-        assert one.locator("ul.sessions > li").count() == 1
+        expect(one.locator("ul.sessions > li")).to_have_count(1)
     finally:
         change_password(one, NEW_PASSWORD, PASSWORD)
 
@@ -185,7 +185,7 @@ def test_an_admin_ends_all_sessions_of_a_user(open_browser):
     admin.goto(f"/admin/auth/user/?q={GUEST}")
     admin.get_by_role("link", name=GUEST, exact=True).click()
     admin.get_by_role("link", name=f"Sessions of {GUEST}").click()
-    assert admin.get_by_role("row").filter(has_text="Firefox on Linux").count() == 1
+    expect(admin.get_by_role("row").filter(has_text="Firefox on Linux")).to_have_count(1)
     admin.get_by_role("button", name="End all sessions").click()
     admin.get_by_role("button", name="Yes, I").click()
     assert "2 sessions were ended." in admin.locator(".messagelist").inner_text()
