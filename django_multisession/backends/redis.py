@@ -6,14 +6,15 @@ One STRING per session, at `<prefix>:<id>`, big-endian::
 
 with times in milliseconds since 1970, and `length` that of the UTF-8 user id (0: anonymous). One sorted set per user,
 at `<prefix>:user:<user id>`, holds the ids of the user's sessions, as 32 bytes each, scored by expiry in hours since
-1970, rounded up; `indexed` is that hour. So the index is written when the user or the hour changes, always before the
-record it points to, and most saves are one command. An index may hold too much (it is checked against the records when
-read), never too little: a score rises, but does not fall when an expiry moves back.
+1970, rounded up; `indexed` is that hour. So the index is written when the user or the hour changes, by the script that
+writes the record and before it, and each save is one command. An index may hold too much (it is checked against the
+records when read), never too little: a score rises, but does not fall when an expiry moves back.
 
     read     GET <key>
     insert   SET <key> <value> NX PXAT <expires_at>; of a user's: EVALSHA INSERT <key> <user>
     replace  EVALSHA REPLACE <key> <user>: compare the version, list it under its user if it is not, then SET ... PXAT
-    touch    EVALSHA TOUCH <key>: SETRANGE the expiry and updated_at, then PEXPIREAT
+    touch    EVALSHA TOUCH <key>: SETRANGE the expiry and updated_at, then PEXPIREAT; where the hour is a new one it
+             answers the user, and is sent again with <user>
     remove   DEL <key> ...
     of_user  ZRANGE <user> (<now> +inf BYSCORE; then GET each, in one pipeline
     scan     SCAN ... MATCH <prefix>:????...; then GET each, in one pipeline
