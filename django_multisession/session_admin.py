@@ -35,10 +35,11 @@ from . import people, session_charts, user_sessions
 from .charts import grouped
 from .exceptions import EngineUnavailable
 from .models import Session
-from .user_sessions import UserSession, UserSessions
+from .user_sessions import Revoked, UserSession, UserSessions
 
 MOST_FOUND = 50  # users that a search shows
 MOST_SHOWN = 200  # sessions of a user
+REPAIR_PAGES = 50  # of about 1,000 sessions, or of 20,000 keys where few of them are sessions
 DELETE = "django_multisession.delete_session"
 LINK = "sessions_link"
 TEMPLATES = "admin/django_multisession/session"
@@ -148,7 +149,7 @@ class SessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             [*self._crumbs(), of_user],
             session=session,
             users=[user],
-            count=grouped(sum(not each.is_current for each in sessions)),
+            count=grouped(sum(not each.is_current for each in sessions)) if sessions else "",
             hidden=[("session", session.id)] if session else [],
             back=of_user[0],
         )
@@ -282,26 +283,35 @@ def _end_one(request: HttpRequest, user: Any, session: UserSession) -> None:
 
 def _end_all(request: HttpRequest, users: Iterable[Any]) -> None:
     """All but the one of this request: an admin who ends everybody's stays to see what came of it."""
-    total, done = 0, []
+    done: list[Any] = []
+
+    def end(user: Any) -> Revoked:
+        done.append(user)  # before it is: half of them may be gone when the store fails
+        revoked = user_sessions.revoke_all(user, keep=request)
+        if not revoked.ended:
+            done.pop()
+        return revoked
+
     try:
-        for user in users:
-            done.append(user)  # before it is: half of them may be gone when the store fails
-            ended = _revoke_all(request, user)
-            total += ended
-            if not ended:
-                done.pop()
+        first = [(user, end(user)) for user in users]
+        in_doubt = [user for user, revoked in first if not revoked.complete]
+        found_all = not in_doubt or _look_through(in_doubt)
+        then = [end(user) for user in in_doubt]
     finally:
-        _log(request, done, _("Ended all sessions."))
+        _log(request, list(dict.fromkeys(done)), _("Ended all sessions."))
+    total = sum(revoked.ended for revoked in [*(revoked for _user, revoked in first), *then])
     text = ngettext("%(sessions)s session was ended.", "%(sessions)s sessions were ended.", total)
     messages.success(request, text % {"sessions": grouped(total)})
+    if not found_all:
+        messages.warning(
+            request, _("There may be more: “manage.py sessions revoke-all --user NAME --repair” finds them.")
+        )
 
 
-def _revoke_all(request: HttpRequest, user: Any) -> int:
-    revoked = user_sessions.revoke_all(user, keep=request)
-    if revoked.complete:
-        return revoked.ended
-    user_sessions.repair_index(user)
-    return revoked.ended + user_sessions.revoke_all(user, keep=request).ended
+def _look_through(users: list[Any]) -> bool:
+    """Repair the index of these users in one bounded pass over all sessions; whether it was through."""
+    user = users[0] if len(users) == 1 else None
+    return user_sessions.repair_index(user, pages=REPAIR_PAGES).next is None
 
 
 def _log(request: Any, users: list[Any], message: str) -> None:

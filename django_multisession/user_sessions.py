@@ -1,12 +1,15 @@
 """Who is signed in where: list and end the sessions of a user, on any engine of this package.
 
-`user` is a user or the primary key of one. `id` is `UserSession.id`. `request` is one with a session: where its own
-session is missing in the index of the user's sessions, the index has been lost (Redis may evict it), and the result's
-`complete` is `False`: then `repair_index()` looks through all sessions and makes the index again.
+`user` is a user or the primary key of one. `id` is `UserSession.id`. `request` is one with a session.
+
+Redis may lose the index of a user's sessions, by eviction or by hand. So results have a `complete`: `True`; `False`
+where it has been lost (the request's own session is not in it); `None` where that cannot be told (it is not there,
+as it is for one who has no sessions, or the server has evicted keys). Then `repair_index()` looks through all sessions
+and makes it again.
 
     sessions_of(), count()  one round trip (Redis: two; MongoDB: more beyond 16 MB), however many sessions
     revoke()                one more
-    revoke_all()            lists and removes, until nothing new is found
+    revoke_all()            lists and removes, until nothing new is found (Redis: and one about its index)
     revoke_everyone()       pages through all sessions, as repair_index() does
 """
 
@@ -59,9 +62,9 @@ class UserSession:
 
 
 class UserSessions(list[UserSession]):
-    """What `sessions_of()` gives. `complete` is `False` if the request's own session was missing in the index."""
+    """What `sessions_of()` gives. Where nothing is listed, `complete` is `None` if the engine can lose its index."""
 
-    def __init__(self, sessions: Iterable[UserSession] = (), complete: bool = True) -> None:
+    def __init__(self, sessions: Iterable[UserSession] = (), complete: bool | None = True) -> None:
         super().__init__(sessions)
         self.complete = complete
 
@@ -71,7 +74,7 @@ class Revoked:
     """How many sessions were `ended`, and whether the index from which they were taken was `complete`."""
 
     ended: int
-    complete: bool = True
+    complete: bool | None = True
 
 
 @dataclass(frozen=True)
@@ -149,12 +152,13 @@ async def _sessions_of(face: Face, user: Any, request: Any) -> UserSessions:
     storage, user_id, own_id = _storage(face), user_id_of(user), own_id_of(request)
     records = _live(await storage.of_user(user_id))
     own = getattr(getattr(request, "session", None), "_record", None)
-    complete = True
-    if own and own.id == own_id and own.user_id == user_id and hasattr(storage, "index"):
-        complete = own.id in {record.id for record in records}
-        records += [] if complete else _live([own])
+    can_miss = _can_miss(storage, user_id)
+    complete = True if records or not can_miss else None
+    if can_miss and own and own.id == own_id and own.user_id == user_id and own_id not in {each.id for each in records}:
+        complete = _lost(user_id)
+        records += _live([own])
     records.sort(key=lambda record: (record.updated_at, record.created_at), reverse=True)
-    return UserSessions((_described(record, own_id) for record in records), _told(user_id, complete))
+    return UserSessions((_described(record, own_id) for record in records), complete)
 
 
 async def _count(face: Face, user: Any) -> int:
@@ -176,10 +180,12 @@ async def _revoke_all(face: Face, user: Any, keep: Any) -> Revoked:
         return own
 
     ended = await end_all(face, user_id, REVOKED, keeps)
-    if own_id is None or any(kept) or not hasattr(storage, "index"):
+    if not _can_miss(storage, user_id):
         return Revoked(ended)
-    own = await storage.read(own_id)
-    return Revoked(ended, _told(user_id, complete=own is None or own.user_id != user_id))
+    own = await storage.read(own_id) if own_id and not any(kept) else None
+    if own and own.user_id == user_id:
+        return Revoked(ended, _lost(user_id))
+    return Revoked(ended, None if await storage.may_miss(user_id) else True)
 
 
 async def end_all(face: Face, user_id: str, reason: str, keeps: Callable[[Record], bool]) -> int:
@@ -256,12 +262,14 @@ def _live(records: Iterable[Record]) -> list[Record]:
     return [record for record in records if not limits.is_over(record)]
 
 
-def _told(user_id: str, complete: bool) -> bool:
-    if not complete:
-        logger.error(
-            "The index of the sessions of user %s has been lost, at least in part: run repair_index().", user_id
-        )
-    return complete
+def _can_miss(storage: Any, user_id: str) -> bool:
+    return hasattr(storage, "index") and user_id != NOBODY
+
+
+def _lost(user_id: str) -> bool:
+    """What `complete` is then; the log is told."""
+    logger.error("The index of the sessions of user %s has been lost, at least in part: run repair_index().", user_id)
+    return False
 
 
 def _described(record: Record, own_id: str | None) -> UserSession:

@@ -5,7 +5,8 @@ A user sees and ends nothing but the own sessions: every call of `user_sessions`
 
 Where the index of the user's sessions has been lost, the page says so, and `repair` looks for those that are missing, a
 part of the store with each POST. Until it is through, the session remembers under `_repair_from` where to go on ("": at
-the beginning): any activity lists the own session again, and then the loss could no longer be seen.
+the beginning): any activity lists the own session again, and then the loss could no longer be seen. Once it is through,
+`None` there says so: a server that has evicted keys would leave it in doubt for ever.
 """
 
 from collections.abc import Callable
@@ -57,10 +58,11 @@ def _shown(sessions: UserSessions) -> list[UserSession]:
     return [each for number, each in enumerate(sessions) if number < MOST_SHOWN or each.is_current]
 
 
-def _is_incomplete(request: HttpRequest, complete: bool) -> bool:
-    if not complete:
-        request.session.setdefault(REPAIR_FROM, "")
-    return REPAIR_FROM in request.session
+def _is_incomplete(request: HttpRequest, complete: bool | None) -> bool:
+    looked_through = REPAIR_FROM in request.session and request.session[REPAIR_FROM] is None
+    if complete is False or (complete is None and not looked_through):
+        request.session[REPAIR_FROM] = request.session.get(REPAIR_FROM) or ""
+    return request.session.get(REPAIR_FROM) is not None
 
 
 def _for_signed_in(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
@@ -110,16 +112,14 @@ def end_others(request: HttpRequest) -> HttpResponse:
 @_for_signed_in
 def repair(request: HttpRequest) -> HttpResponse:
     """Look through a part of all sessions for those of the user that the list misses."""
-    if REPAIR_FROM not in request.session:  # nothing is known to be missing: pressed twice, say
+    if request.session.get(REPAIR_FROM) is None:  # nothing is known to be missing: pressed twice, say
         return redirect(PAGE)
     repaired = repair_index(request.user, request.session[REPAIR_FROM] or None, REPAIR_PAGES)
     text = ngettext("%(count)d session was found.", "%(count)d sessions were found.", repaired.indexed)
     _tell(request, messages.INFO, text % {"count": repaired.indexed})
+    request.session[REPAIR_FROM] = repaired.next
     if repaired.next is None:
-        del request.session[REPAIR_FROM]
         _tell(request, messages.SUCCESS, _("The list is complete again."))
-    else:
-        request.session[REPAIR_FROM] = repaired.next
     return redirect(PAGE)
 
 

@@ -433,7 +433,7 @@ def test_all_sessions_of_a_user_are_ended(Store, client, ann, people):
 
 
 def test_there_are_none(client, ann):
-    assert "No sessions." in show(client, of(ann))
+    assert "No sessions" in show(client, of(ann))
     client.post(of(ann, "end/"))
     assert logged(ann) == []
 
@@ -446,6 +446,47 @@ def test_an_index_that_was_lost(Store, client, boss):
     assert "1 session was ended." in message(client.post(of(boss, "end/"), follow=True))
     assert not Store().exists(other.session_key)
     assert "has been lost" not in show(client, of(boss))
+
+
+@on("redis")
+def test_an_index_that_may_have_been_lost(Store, client, ann):
+    session = start(Store, ann)
+    Store.storage.client.delete(f"session:user:{ann.pk}")  # as an eviction does
+    shown = show(client, of(ann))
+    assert "If Redis has lost the list" in shown
+    assert "End all sessions" in shown
+    assert "(0)" not in show(client, of(ann, "end/"))
+    told = client.post(of(ann, "end/"), follow=True)
+    assert "1 session was ended." in message(told)
+    assert "There may be more" not in message(told)
+    assert not Store().exists(session.session_key)
+    assert logged(ann) == ["Ended all sessions."]
+
+
+@on("redis")
+def test_the_action_looks_for_lost_sessions_once_for_all_users(Store, client, people):
+    users = [people(name) for name in ("ann", "bob", "cyd")]
+    sessions = [start(Store, user) for user in users]
+    for user in users[:2]:
+        Store.storage.client.delete(f"session:user:{user.pk}")
+    Store.storage.client.config_resetstat()
+    assert "3 sessions were ended." in message(end_all(client, *users))
+    assert not any(Store().exists(session.session_key) for session in sessions)
+    assert Store.storage.client.info("commandstats")["cmdstat_scan"]["calls"] == 1
+    assert [logged(user) for user in users] == [["Ended all sessions."]] * 3
+
+
+@on("redis")
+def test_a_store_too_large_to_look_through_in_a_request(Store, client, ann, monkeypatch):
+    monkeypatch.setattr(user_sessions, "PAGE", 5)
+    monkeypatch.setattr(session_admin, "REPAIR_PAGES", 1)
+    for _ in range(100):
+        start(Store, ann)
+    Store.storage.client.delete(f"session:user:{ann.pk}")
+    ended, more = client.post(of(ann, "end/"), follow=True).context["messages"]
+    assert 0 < int(str(ended).split()[0]) < 100
+    assert "revoke-all --user NAME --repair" in str(more)
+    assert 0 < Store.storage.client.zcard(f"session:user:{ann.pk}") < 100
 
 
 @on("sqlite", "redis")

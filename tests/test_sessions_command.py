@@ -236,7 +236,28 @@ def test_revoke_all_of_a_user(Store, command, ann, people):
     assert command("revoke-all", "--user=ann", "--no-input").out == "3 sessions of ann ended.\n"
     assert not any(Store().exists(session.session_key) for session in sessions)
     assert Store().exists(other.session_key)
-    assert json.loads(command("revoke-all", "--user=ann", "--no-input", "--json").out) == {"ended": 0}
+    result = json.loads(command("revoke-all", "--user=ann", "--no-input", "--json").out)
+    assert result == {"ended": 0, "complete": True}
+
+
+@on("redis")
+@pytest.mark.parametrize("verb", [["list"], ["revoke-all", "--no-input"]], ids=lambda verb: verb[0])
+def test_what_may_be_missing_is_told(Store, command, ann, verb):
+    start(Store, ann)
+    Store.storage.client.delete(f"session:user:{ann.pk}")  # as an eviction does
+    told = command(*verb, "--user=ann")
+    assert told.out.startswith("0 sessions of ann")
+    assert "--repair looks through all sessions" in told.err
+    assert "--repair" not in command(*verb, "--user=ann", "--repair").err
+
+
+@on("redis")
+def test_what_may_be_missing_is_told_in_json(Store, command, ann):
+    start(Store, ann)
+    Store.storage.client.delete(f"session:user:{ann.pk}")
+    of_all = "revoke-all", "--no-input", "--user=ann", "--json"
+    assert json.loads(command(*of_all).out) == {"ended": 0, "complete": None}
+    assert json.loads(command(*of_all, "--repair").out) == {"ended": 1, "complete": True}
 
 
 def test_revoke_all_of_everyone(Store, command, ann, people):
@@ -262,7 +283,7 @@ def test_the_question_is_not_in_the_result(Store, command, ann, monkeypatch):
     start(Store, ann)
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     out, err = command("revoke-all", "--user=ann", "--json")
-    assert json.loads(out) == {"ended": 1}
+    assert json.loads(out) == {"ended": 1, "complete": True}
     assert err == "End all sessions of ann? [y/N] "
 
 

@@ -25,6 +25,7 @@ from django_multisession import lifecycle, user_sessions
 from django_multisession.records import identify, utcnow
 from django_multisession.twins import ASYNC, SYNC
 from django_multisession.user_sessions import Repaired, Revoked
+from example_project.servers import RedisServer
 
 from .conftest import ENGINES
 from .contract import a_record, close_connections, saved, stored
@@ -401,8 +402,8 @@ class TestLostIndex:
         session = face(own.session)
         session.create()
         session[USER] = ANN
-        assert api.revoke_all(ANN, keep=own) == Revoked(0)
-        assert api.sessions_of(ANN, own).complete
+        assert api.revoke_all(ANN, keep=own).complete is not False
+        assert api.sessions_of(ANN, own).complete is not False
         session.save()
         assert api.sessions_of(ANN, own).complete
 
@@ -410,7 +411,50 @@ class TestLostIndex:
         own = face.run(request_of, Store, sign_in())
         face(own.session).flush()
         assert api.sessions_of(ANN, own) == []
-        assert api.sessions_of(ANN, own).complete
+        assert api.sessions_of(ANN, own).complete is not False
+        assert api.revoke_all(ANN) == Revoked(0)  # the index is there, so nothing was lost
+
+    def test_without_an_own_request_nothing_is_called_complete(self, api, sign_in, lose_index, engine_name):
+        sign_in()
+        assert api.sessions_of(ANN).complete is True
+        lose_index()
+        lost = engine_name == "redis"
+        assert api.sessions_of(ANN).complete is (None if lost else True)
+        assert api.revoke_all(ANN) == (Revoked(0, complete=None) if lost else Revoked(1))
+        assert api.repair_index(ANN) == Repaired(1 if lost else 0)
+        assert api.revoke_all(ANN) == Revoked(1 if lost else 0)
+
+    def test_who_never_signed_in_looks_like_it(self, Store, api, engine_name):
+        assert api.revoke_all(ANN) == Revoked(0, complete=None if engine_name == "redis" else True)
+        assert api.sessions_of(ANN).complete is (None if engine_name == "redis" else True)
+
+    @pytest.mark.parametrize("engine_name", ["redis"])
+    def test_a_server_that_has_evicted_keys(self, Store, face, api):
+        """An index that a log-in has made anew has some sessions only, and nothing else would tell."""
+        with (
+            RedisServer("--maxmemory", "20mb", "--maxmemory-policy", "allkeys-random") as server,
+            override_settings(MULTISESSION_REDIS=server.url),
+        ):
+            saved(face, Store, **{USER: ANN})
+            client = Store.storage.client
+            for number in range(40):
+                client.set(f"junk:{number}", b"x" * 1_000_000)
+            assert client.info("stats")["evicted_keys"] > 0
+            saved(face, Store, **{USER: ANN})
+            revoked = api.revoke_all(ANN)
+        assert (revoked.ended > 0, revoked.complete) == (True, None)
+
+    @pytest.mark.parametrize("engine_name", ["redis"])
+    def test_a_server_that_does_not_say_whether_it_has(self, Store, api, sign_in):
+        sign_in()
+        client = Store.storage.client
+        client.acl_setuser("mute", enabled=True, nopass=True, keys="*", commands=["+@all", "-info"])
+        address = client.connection_pool.connection_kwargs
+        with override_settings(
+            MULTISESSION_REDIS=f"redis://mute:x@{address['host']}:{address['port']}/{address['db']}"
+        ):
+            assert api.revoke_all(ANN) == Revoked(1, complete=None)
+        client.acl_deluser("mute")
 
     def test_the_repair_can_be_resumed(self, api, sign_in, lose_index, engine_name, monkeypatch):
         monkeypatch.setattr(user_sessions, "PAGE", 5)

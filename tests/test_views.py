@@ -282,6 +282,21 @@ class TestLostIndex:
         assert not signed_in(other)
         assert "incomplete" not in one.get("/sessions/").text
 
+    def test_a_server_that_may_have_lost_some_is_looked_through_once(self, Store, ann, monkeypatch):
+        """It has evicted something, of whomever: that stays so when all is found."""
+
+        async def may_miss(user_id: str) -> bool:
+            return True
+
+        monkeypatch.setattr(Store.storage, "may_miss", may_miss)
+        one, other = browser(ann), browser(ann)
+        page = post(one, "/sessions/end-others/").text
+        assert "1 session was ended." in page
+        assert "There may be more." in page
+        assert "The list is complete again." in post(one, "/sessions/repair/").text
+        assert "may be" not in post(one, "/sessions/end-others/").text
+        assert not signed_in(other)
+
     def test_and_so_it_does_without_messages(self, ann, lose_index):
         with override_settings(MIDDLEWARE=MIDDLEWARE[:2]):
             one = browser(ann)

@@ -20,12 +20,14 @@ records when read), never too little: a score rises, but does not fall when an e
     scan     SCAN ... MATCH <prefix>:????...; then GET each, in one pipeline
     purge    ZRANGE ... BYSCORE and ZREM of the users' sets, found by SCAN: Redis expires no members of a set
     index    EVAL INDEX <user>: ZADD, trim, PEXPIREAT, to repair an index that was lost
+    may_miss INFO stats: has anything been evicted? ZRANGE <user> 0 0: is there an index?
 
 Needs Redis 6.2 (PXAT) or any Valkey.
 """
 
 import struct
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from hashlib import sha1
 from typing import Any
@@ -197,6 +199,16 @@ class RedisStorage:
                 listed = epoch_now(), _hour(to_epoch(record.expires_at)), bytes.fromhex(record.id)
                 pipeline.eval(INDEX, 1, self._user_key(record.user_id), *listed)
         return sum(await self._ask(pipeline.execute))
+
+    async def may_miss(self, user_id: str) -> bool:
+        """Whether the index may lack sessions of the user: it is not there, or Redis has evicted some. No verb."""
+        with suppress(EngineUnavailable):  # an ACL without INFO, say: it may, then
+            pipeline = self.client.pipeline(transaction=False)
+            pipeline.info("stats")
+            pipeline.zrange(self._user_key(user_id), 0, 0)
+            stats, listed = await self._ask(pipeline.execute)
+            return stats.get("evicted_keys") != 0 or not listed
+        return True
 
     def close(self) -> None:
         self.client.close()  # a cache alias's client shares its pool with the cache, and leaves that open

@@ -18,6 +18,7 @@ from ...statistics import DAY, HOUR, MINUTE, Bin, Statistics, as_json, collect
 from .. import tables
 from ..progress import counting
 
+IN_DOUBT = "There may be more, if Redis has lost its index of them: --repair looks through all sessions."
 MOST_NAMES = 20  # that are printed; --json has more
 
 
@@ -61,20 +62,27 @@ class Command(BaseCommand):
         if rows:
             tables.write(self.stdout, ("ID", "Device", "IP", "Signed in", "Last seen", "Expires"), rows)
         self.stdout.write(f"{_counted(len(sessions))} of {_name(user)}.")
+        if sessions.complete is None and not options["repair"]:
+            self.stderr.write(IN_DOUBT)
 
     def _revoke(self, options: dict[str, Any]) -> None:
         user = _user(options)
         if not user_sessions.revoke(user, options["id"]):
             raise CommandError(f"{_name(user)} has no session {options['id']!r}.")
-        self._say(options, 1, _name(user))
+        self._say(options, {"ended": 1}, _name(user))
 
     def _revoke_all(self, options: dict[str, Any]) -> None:
         user = None if options["everyone"] else _user(options)
         whose = _name(user) if user else "all users"
         if not options["no_input"]:
             self._ask(f"End all sessions of {whose}? [y/N] ")
-        ended = user_sessions.revoke_all(user).ended if user else user_sessions.revoke_everyone()
-        self._say(options, ended, whose)
+        if not user:
+            return self._say(options, {"ended": user_sessions.revoke_everyone()}, whose)
+        revoked = user_sessions.revoke_all(user)
+        complete = True if options["repair"] else revoked.complete
+        self._say(options, {"ended": revoked.ended, "complete": complete}, whose)
+        if not complete:
+            self.stderr.write(IN_DOUBT)
 
     def _stats(self, options: dict[str, Any]) -> None:
         shown = options["verbosity"] > 0 and not options["no_progress"]
@@ -97,11 +105,11 @@ class Command(BaseCommand):
         if answer.strip().lower() not in ("y", "yes"):
             raise CommandError("Nothing was ended.")
 
-    def _say(self, options: dict[str, Any], ended: int, whose: str) -> None:
+    def _say(self, options: dict[str, Any], result: dict[str, Any], whose: str) -> None:
         if options["json"]:
-            self._write_json({"ended": ended})
+            self._write_json(result)
         elif options["verbosity"] > 0:
-            self.stdout.write(f"{_counted(ended)} of {whose} ended.")
+            self.stdout.write(f"{_counted(result['ended'])} of {whose} ended.")
 
     def _write_json(self, result: object) -> None:
         self.stdout.write(json.dumps(result))
