@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 import engines_report as report
 import engines_sizes as sizes
 from engines_contenders import BARE, CONTENDERS, Contender
-from engines_servers import Servers, install
+from engines_servers import CORES, Servers, install, pinned
 
 SERVERS = list(BARE)
 CALLS = {"64 KB": 8, "async": 3, "request async": 2}  # in one turn, if not USUAL
@@ -228,7 +228,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "rounds": options.rounds,
         "rows": options.rows,
     }
-    with Servers() as servers:
+    with Servers() as servers, pinned(CORES[1:]):
         starter = Starter(servers)
         results["servers"] = [measure(starter, server, options) for server in options.only]
     return results

@@ -131,7 +131,7 @@ class SessionStore(SessionBase):
     async def _update(self, storage: Storage) -> None:
         if (stored := await self._stored(storage)) is None:
             raise SessionEnded(GONE)
-        if stored.expires_at <= stored.updated_at and self._expires_at(stored.created_at) <= utcnow():
+        if stored.expires_at <= stored.updated_at and self._expires_at(stored.created_at, utcnow()) <= utcnow():
             return None  # saved before to be over at once, by set_expiry() into the past
         for _ in range(ATTEMPTS):
             serialized = codecs.serialize(self._session_cache, self.serializer)
@@ -169,7 +169,8 @@ class SessionStore(SessionBase):
             self._record, self._serialized, self._committed = held, None, True
 
     async def _touch(self, storage: Storage, stored: Record) -> None:
-        now, expires_at = utcnow(), self._expires_at(stored.created_at, stored)
+        now = utcnow()
+        expires_at = self._expires_at(stored.created_at, now, stored)
         fresh = expires_at == stored.expires_at and now - stored.updated_at < limits.window(expires_at - now)
         if fresh or not self.may_touch:
             return
@@ -249,7 +250,7 @@ class SessionStore(SessionBase):
             user_id=self._user_id(),
             created_at=created_at or now,
             updated_at=now,
-            expires_at=self._expires_at(created_at or now, stored),
+            expires_at=self._expires_at(created_at or now, now, stored),
             version=version,
         )
 
@@ -277,9 +278,8 @@ class SessionStore(SessionBase):
             raise SessionNotSerializable(USER_ID_KEY) from ValueError(f"over {USER_ID_LENGTH} characters")
         return str(user_id)
 
-    def _expires_at(self, created_at: datetime, stored: Record | None = None) -> datetime:
+    def _expires_at(self, created_at: datetime, now: datetime, stored: Record | None = None) -> datetime:
         """When the session is to end. What is stored stays while it is but little too early: writing it costs more."""
-        now = utcnow()
         # Does no I/O: _session_cache is there by now.
         # From an aware moment: a naive one plus some time is off by an hour where the clocks go back.
         wanted = limits.latest(in_milliseconds(self.get_expiry_date(modification=now)), created_at, active_at=now)

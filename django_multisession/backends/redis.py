@@ -38,18 +38,19 @@ from django.utils.functional import classproperty
 from ..conf import conf
 from ..connections import Connections
 from ..exceptions import EngineUnavailable
-from ..records import Page, Record, epoch_now, from_epoch, to_epoch, utcnow
-from ..twins import settle
+from ..records import Page, Record, epoch_now, from_epoch, to_epoch
+from ..twins import run_sync, settle
 from . import base
 
 try:
     import redis
 
-    from .. import redis_clients
+    from .. import redis_clients, redis_wire
 except ImportError as error:
     raise ImproperlyConfigured("This session engine needs: pip install django-multisession[redis].") from error
 
 HEADER = struct.Struct(">QqqqIH")
+EXPIRES_AT = struct.Struct(">8xq")
 HOUR = 3_600_000  # milliseconds
 ID_LENGTH = 64
 SCAN_COUNT = 100  # sets whose expired members are in memory at once
@@ -118,14 +119,9 @@ def unpack(id: str, value: bytes) -> Record:
     """The reverse of `pack()`."""
     version, expires, updated, created, _, length = HEADER.unpack_from(value)
     payload_at = HEADER.size + length
+    user_id = value[HEADER.size : payload_at].decode() or None
     return Record(
-        id=id,
-        payload=value[payload_at:],
-        user_id=value[HEADER.size : payload_at].decode() or None,
-        created_at=from_epoch(created),
-        updated_at=from_epoch(updated),
-        expires_at=from_epoch(expires),
-        version=version,
+        id, value[payload_at:], user_id, from_epoch(created), from_epoch(updated), from_epoch(expires), version
     )
 
 
@@ -136,15 +132,16 @@ class RedisStorage:
 
     def __init__(self, client: Any) -> None:
         self.client = client
+        self.wire = redis_wire.Wire(client)
 
     async def read(self, id: str) -> Record | None:
-        return _live(id, await self._ask(self.client.get, self._key(id)))
+        return _live(id, await self._send("GET", f"{conf.KEY_PREFIX}:{id}"))
 
     async def insert(self, record: Record) -> bool:
         if record.user_id is not None:
             return bool(await self._write(INSERT, record) == SAVED)
         pxat = _pxat(to_epoch(record.expires_at))
-        return bool(await self._ask(self.client.set, self._key(record.id), pack(record), nx=True, pxat=pxat))
+        return bool(await self._send("SET", self._key(record.id), pack(record), "NX", "PXAT", pxat))
 
     async def replace(self, record: Record) -> Record | None:
         answer = await self._write(REPLACE, record, struct.pack(">Q", record.version - 1))
@@ -162,7 +159,7 @@ class RedisStorage:
 
     async def remove(self, ids: Iterable[str]) -> int:
         keys = [self._key(id) for id in ids]
-        return int(await self._ask(self.client.delete, *keys)) if keys else 0
+        return int(await self._send("DEL", *keys)) if keys else 0
 
     async def of_user(self, user_id: str) -> list[Record]:
         now = f"({epoch_now() / HOUR}"
@@ -211,9 +208,11 @@ class RedisStorage:
         return True
 
     def close(self) -> None:
+        run_sync(self.wire.close())
         self.client.close()  # a cache alias's client shares its pool with the cache, and leaves that open
 
     async def aclose(self) -> None:
+        await self.wire.close()
         await redis_clients.aclose(self.client)
 
     async def _trim(self, keys: list[bytes], before: datetime, limit: int) -> int:
@@ -244,15 +243,23 @@ class RedisStorage:
 
     async def _run(self, script: str, keys: list[str], *arguments: object) -> Any:
         try:
-            return await self._ask(self.client.evalsha, SHA[script], len(keys), *keys, *arguments)
+            return await self._send("EVALSHA", SHA[script], len(keys), *keys, *arguments)
         except redis.exceptions.NoScriptError:  # a new or restarted server; EVAL makes it known
-            return await self._ask(self.client.eval, script, len(keys), *keys, *arguments)
+            return await self._send("EVAL", script, len(keys), *keys, *arguments)
 
-    async def _ask(self, command: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    async def _send(self, *command: Any) -> Any:
         try:
-            return await settle(command(*arguments, **options))
+            return await self.wire.execute(*command)
         except redis.exceptions.NoScriptError:
             raise
+        except (redis.RedisError, OSError) as error:
+            raise EngineUnavailable(f"Redis: {error}") from error
+
+    async def _ask(self, command: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """As `_send()`, for what the client makes of more than one command, or of an answer."""
+        try:
+            await self.wire.lend()
+            return await settle(command(*arguments, **options))
         except (redis.RedisError, OSError) as error:
             raise EngineUnavailable(f"Redis: {error}") from error
 
@@ -268,11 +275,10 @@ def _live(id: str, value: bytes | None) -> Record | None:
     if value is None:
         return None
     try:
-        record = unpack(id, value)
+        return unpack(id, value) if EXPIRES_AT.unpack_from(value)[0] > epoch_now() else None
     except (struct.error, ValueError, OverflowError):
         base.logger.warning("Session record corrupted (id %s).", id)
         return None
-    return record if record.is_live(utcnow()) else None
 
 
 def _hour(milliseconds: int) -> int:
