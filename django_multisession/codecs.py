@@ -33,7 +33,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.encoding import force_bytes
 
 from . import compression
-from .conf import conf
+from .conf import conf, secret_key
 from .exceptions import PayloadUnreadable, SessionNotSerializable, SessionTooLarge
 
 if TYPE_CHECKING:
@@ -66,13 +66,6 @@ class Serialized(NamedTuple):
     body: bytes
 
 
-class Opened(NamedTuple):
-    """What was in a payload, and whether today's settings and keys would close it again in the same way."""
-
-    serialized: Serialized
-    current: bool
-
-
 def encode(data: dict[str, Any], record_id: str, serializer: type) -> bytes:
     """The payload of `data` for one record. Raises `SessionNotSerializable` or `SessionTooLarge`."""
     return close(serialize(data, serializer), record_id)
@@ -80,7 +73,7 @@ def encode(data: dict[str, Any], record_id: str, serializer: type) -> bytes:
 
 def decode(payload: bytes, record_id: str, serializer: type) -> dict[str, Any]:
     """The reverse of `encode()`. Raises `PayloadUnreadable` for what this site did not write for this record."""
-    return deserialize(open_(payload, record_id, serializer).serialized, serializer)
+    return deserialize(open_(payload, record_id, serializer)[0], serializer)
 
 
 # dict <-> Serialized
@@ -142,34 +135,38 @@ def _culprit(data: dict[str, Any], serializer: type) -> object:
 
 def close(serialized: Serialized, record_id: str) -> bytes:
     """Compress, then seal or sign. Raises `SessionTooLarge`."""
-    if len(serialized.body) > conf.MAX_BYTES * EXPANSION:
-        raise SessionTooLarge(len(serialized.body), conf.MAX_BYTES * EXPANSION)
+    most = conf.MAX_BYTES
+    if len(serialized.body) > most * EXPANSION:
+        raise SessionTooLarge(len(serialized.body), most * EXPANSION)
     how, body = _compress(serialized.body)
     header = MARK | how | serialized.kind
     key = _newest_key()
     payload = _seal(header, body, record_id, key) if key else _sign(header, body, record_id)
-    if len(payload) > conf.MAX_BYTES:
-        raise SessionTooLarge(len(payload), conf.MAX_BYTES)
+    if len(payload) > most:
+        raise SessionTooLarge(len(payload), most)
     return payload
 
 
-def open_(payload: bytes, record_id: str, serializer: type) -> Opened:
-    """Check that this site wrote the payload for this record, and undo `close()`. Raises `PayloadUnreadable`."""
+def open_(payload: bytes, record_id: str, serializer: type) -> tuple[Serialized, bool]:
+    """Check that this site wrote the payload for this record, and undo `close()`. Raises `PayloadUnreadable`.
+
+    The second is whether today's settings and keys would close it again in the same way.
+    """
     if not payload:
         raise PayloadUnreadable("empty")
     header = payload[0]
     if not header & MARK:
         return _open_django(payload, serializer)
     body, current = _unseal(payload, record_id) if header & SEALED else _unsign(payload, record_id)
-    return Opened(Serialized(header & 0x03, compression.decompress(header & compression.MASK, body)), current)
+    return Serialized(header & 0x03, compression.decompress(header & compression.MASK, body)), current
 
 
-def _open_django(payload: bytes, serializer: type) -> Opened:
+def _open_django(payload: bytes, serializer: type) -> tuple[Serialized, bool]:
     try:
         body = signing.loads(payload.decode("ascii"), salt=DJANGO_SALT, serializer=_Verbatim)  # type: ignore[arg-type]
     except (signing.BadSignature, UnicodeDecodeError) as error:
         raise PayloadUnreadable("neither ours nor signed by this site's Django") from error
-    return Opened(Serialized(JSON if serializer is JSONSerializer else CUSTOM, body), current=False)
+    return Serialized(JSON if serializer is JSONSerializer else CUSTOM, body), False
 
 
 class _Verbatim:
@@ -180,18 +177,19 @@ class _Verbatim:
 
 
 def _compress(body: bytes) -> tuple[int, bytes]:
-    if conf.COMPRESS_OVER is None or len(body) <= conf.COMPRESS_OVER:
+    over = conf.COMPRESS_OVER
+    if over is None or len(body) <= over:
         return compression.PLAIN, body
     return compression.compress(body)
 
 
 def _sign(header: int, body: bytes, record_id: str) -> bytes:
-    return b"%c%b%b" % (header, _mac(settings.SECRET_KEY, header, record_id, body), body)
+    return b"%c%b%b" % (header, _mac(secret_key(), header, record_id, body), body)
 
 
 def _unsign(payload: bytes, record_id: str) -> tuple[bytes, bool]:
     mac, body = payload[1 : 1 + MAC_SIZE], payload[1 + MAC_SIZE :]
-    if hmac.compare_digest(mac, _mac(settings.SECRET_KEY, payload[0], record_id, body)):
+    if hmac.compare_digest(mac, _mac(secret_key(), payload[0], record_id, body)):
         return body, _newest_key() is None
     for secret in settings.SECRET_KEY_FALLBACKS:
         if hmac.compare_digest(mac, _mac(secret, payload[0], record_id, body)):

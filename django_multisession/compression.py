@@ -29,6 +29,7 @@ IN_ADVANCE = (
     b'django.contrib.auth.backends.ModelBackend","_auth_user_id":"1'
 )
 WINDOW = 12  # of two to the power of this many bytes
+LEVEL = 1  # of zstd: a tenth faster than its usual 3, for 3 % more bytes
 SMALL = 1 << WINDOW  # bytes, at most
 _deflate = zlib.compressobj(6, zlib.DEFLATED, -WINDOW, 4, zlib.Z_DEFAULT_STRATEGY, IN_ADVANCE)
 _kept = threading.local()
@@ -44,15 +45,15 @@ def _compressed(body: bytes) -> tuple[int, bytes]:
     if len(body) <= SMALL:
         deflate = _deflate.copy()
         return WORDS, deflate.compress(body) + deflate.flush()
-    return (
-        (ZSTD, _compressor().compress(body, zstd.ZstdCompressor.FLUSH_FRAME)) if zstd else (ZLIB, zlib.compress(body))
-    )
+    if zstd is None:
+        return ZLIB, zlib.compress(body)
+    return ZSTD, _compressor().compress(body, zstd.ZstdCompressor.FLUSH_FRAME)
 
 
 def _compressor() -> Any:
     """The thread's own: making one takes longer than what it does."""
     if not hasattr(_kept, "compressor"):
-        _kept.compressor = zstd.ZstdCompressor()
+        _kept.compressor = zstd.ZstdCompressor(level=LEVEL)
     return _kept.compressor
 
 

@@ -12,6 +12,12 @@ from django.utils.module_loading import import_string
 T = TypeVar("T")
 
 
+def secret_key() -> str | bytes:
+    """`SECRET_KEY`."""
+    known: dict[str, Any] = object.__getattribute__(settings, "__dict__")
+    return known.get("SECRET_KEY") or settings.SECRET_KEY
+
+
 class Setting(Generic[T]):
     """A descriptor: the setting's value, or its default where the site sets nothing."""
 
@@ -25,8 +31,7 @@ class Setting(Generic[T]):
     def __get__(self, instance: object, owner: type) -> T:
         known: dict[str, Any] = object.__getattribute__(settings, "__dict__")  # a LazyObject's own looks twice
         if self.name not in known:
-            # Where Django keeps the settings that were asked for, and forgets them when they are changed. Of one that
-            # a site has not set, it would look through all settings again each time, several times per request.
+            # Of one that a site has not set, Django would look through all settings again, several times per request.
             known[self.name] = getattr(settings, self.name, self.default)
         value: T = known[self.name]
         return value
