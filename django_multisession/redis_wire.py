@@ -21,6 +21,11 @@ from redis.observability import recorder
 
 from .twins import settle
 
+try:
+    import hiredis
+except ImportError:
+    hiredis = None  # type: ignore[assignment]
+
 PLAIN_POOLS = redis.ConnectionPool, redis.asyncio.ConnectionPool, redis.asyncio.BlockingConnectionPool
 # Unless somebody has replaced them already.
 OWN_WAYS = {
@@ -49,7 +54,9 @@ class Wire:
             connection, was_kept = await settle(self._pool.get_connection()), False
         read = False
         try:
-            await settle(connection.send_command(*command))
+            # Asynchronous connections would pack it in Python.
+            packed = [hiredis.pack_command(command)] if hiredis else connection.pack_command(*command)
+            await settle(connection.send_packed_command(packed))
             answer = await settle(connection.read_response())
             read = True
             return answer

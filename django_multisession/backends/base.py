@@ -71,6 +71,7 @@ class SessionStore(SessionBase):
     _record: Record | None = None  # as last read or written: what the next save follows
     _base: Record | None = None  # as last read or surely written: what a merge goes by
     _serialized: codecs.Serialized | None = None  # its data: what a save is compared with
+    _identified = ("", "")  # the session key that was hashed last, and its id
     _committed = True  # False: written in a transaction that may yet be rolled back
     _changes: tuple[lifecycle.Change, ...] = ()  # of the session's user, not seen to yet
 
@@ -87,7 +88,7 @@ class SessionStore(SessionBase):
         return data or {}
 
     async def _read(self, storage: Storage, session_key: str | None) -> Record | None:
-        record = await storage.read(identify(session_key)) if session_key else None
+        record = await storage.read(self._id_of(session_key)) if session_key else None
         return None if record is None or limits.is_over(record) else record
 
     async def _data(self, storage: Storage, no_load: bool = False) -> dict[str, Any]:
@@ -151,7 +152,7 @@ class SessionStore(SessionBase):
         """The record that this object has loaded or written, else (after `clear()`) the one in the store."""
         if self.session_key is None:  # loading found nothing
             return None
-        if self._record is None or self._record.id != identify(self.session_key):
+        if self._record is None or self._record.id != self._id_of(self.session_key):
             self._record = self._base = await self._read(storage, self.session_key)
             self._serialized = None
         elif not self._committed:
@@ -180,10 +181,10 @@ class SessionStore(SessionBase):
 
     async def _delete(self, storage: Storage, session_key: str | None = None) -> None:
         if key := session_key or self.session_key:
-            record = self._record if self._record and self._record.id == identify(key) else None
+            record = self._record if self._record and self._record.id == self._id_of(key) else None
             if record is None and session_ended.has_listeners(Record):
-                record = await storage.read(identify(key))
-            if await storage.remove([identify(key)]) and record:
+                record = await storage.read(self._id_of(key))
+            if await storage.remove([self._id_of(key)]) and record:
                 self._note(record, record.user_id, None)
 
     def _note(self, record: Record, before: str | None, now: str | None) -> None:
@@ -196,9 +197,9 @@ class SessionStore(SessionBase):
         old = await self._newest(storage) if old_key else None
         same_user = old is not None and old.user_id == self._user_id()
         await self._create(storage, created_at=old.created_at if old and same_user else None)
-        if old_key and not await storage.remove([identify(old_key)]) and old and old.user_id:
+        if old_key and not await storage.remove([self._id_of(old_key)]) and old and old.user_id:
             # Logged out meanwhile. (An anonymous session goes on: a log-in form was sent twice.)
-            await storage.remove([identify(str(self.session_key))])
+            await storage.remove([self._id_of(str(self.session_key))])
             self.clear()
             self._session_key = None
             raise SessionEnded(GONE)
@@ -211,6 +212,11 @@ class SessionStore(SessionBase):
         if held.version != stored.version:
             self._resolve(held)
         return held
+
+    def _id_of(self, session_key: str) -> str:
+        if self._identified[0] != session_key:  # hashing takes longer, and a save asks again for what the load did
+            self._identified = session_key, identify(session_key)
+        return self._identified[1]
 
     # Conflicts
 
@@ -233,15 +239,10 @@ class SessionStore(SessionBase):
 
     def _next_record(self, stored: Record, serialized: codecs.Serialized) -> Record:
         created_at = stored.created_at if stored.user_id == self._user_id() else None
-        return self._new_record(stored.id, serialized, created_at, stored, version=stored.version + 1)
+        return self._new_record(stored.id, serialized, created_at, stored)
 
     def _new_record(
-        self,
-        id: str,
-        serialized: codecs.Serialized,
-        created_at: datetime | None,
-        stored: Record | None = None,
-        version: int = 1,
+        self, id: str, serialized: codecs.Serialized, created_at: datetime | None, stored: Record | None = None
     ) -> Record:
         now = utcnow()
         return Record(
@@ -251,7 +252,7 @@ class SessionStore(SessionBase):
             created_at=created_at or now,
             updated_at=now,
             expires_at=self._expires_at(created_at or now, now, stored),
-            version=version,
+            version=stored.version + 1 if stored else 1,
         )
 
     def _open(self, record: Record) -> tuple[dict[str, Any] | None, codecs.Serialized | None]:
