@@ -64,7 +64,8 @@ def _databases(contender: Contender, addresses: dict[str, Any]) -> dict[str, Any
 
     if contender.server == "sqlite":
         options = {"init_command": "PRAGMA journal_mode = WAL", "transaction_mode": "IMMEDIATE", "timeout": 20}
-        return {"default": dj_database_url.parse(f"sqlite:///{addresses['sqlite']}") | {"OPTIONS": options}}
+        lasting = dj_database_url.parse(f"sqlite:///{addresses['sqlite']}", conn_max_age=None)
+        return {"default": lasting | {"OPTIONS": options}}
     if contender.server == "postgres":
         lasting = dj_database_url.parse(addresses["postgres"], conn_max_age=None)
         pooled = dj_database_url.parse(addresses["postgres"])

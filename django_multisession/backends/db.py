@@ -6,14 +6,14 @@ One row per session in `django_multisession_session` (see `models.Session`); tim
     insert   INSERT ... ON CONFLICT DO NOTHING          (MySQL: INSERT IGNORE, SQLite: INSERT OR IGNORE)
     replace  UPDATE ... WHERE session_id = %s AND version = %s AND expires_at > %s; on a miss, read
     touch    UPDATE ... SET expires_at = %s, updated_at = %s WHERE session_id = %s AND expires_at > %s
-    remove   DELETE ... WHERE session_id IN (...)
+    remove   DELETE ... WHERE session_id = %s           (of several: IN (...))
     of_user  SELECT ... WHERE user_id = %s AND expires_at > %s
     scan     SELECT ... WHERE session_id > %s AND expires_at > %s ORDER BY session_id LIMIT
     purge    the first batch of a sweep: see `sweep.py`
 
-Each is a statement of its own in autocommit mode, or part of the transaction that the caller has open. The first four,
-which run on every request, are compiled by the ORM once per database and run many times: building a queryset costs
-several times the query. All of them go to the database that the routers name for writes: a replica may lag behind the
+Each is a statement of its own in autocommit mode, or part of the transaction that the caller has open. The first five,
+those of requests, are compiled by the ORM once per database and run many times: building a queryset costs several times
+the query. All of them go to the database that the routers name for writes: a replica may lag behind the
 log-in that was just saved.
 """
 
@@ -139,6 +139,11 @@ def _touch_sql(alias: str, vendor: str) -> str:
     return _update_sql(alias, {"expires_at": 0, "updated_at": 0}, session_id="", expires_at__gt=0)
 
 
+@lru_cache
+def _remove_sql(alias: str, vendor: str) -> str:
+    return _compiled(alias, _matching(alias, session_id="").query.chain(klass=sql.DeleteQuery))
+
+
 def _update_sql(alias: str, values: dict[str, Any], **lookups: Any) -> str:
     query: Any = _matching(alias, **lookups).query.chain(klass=sql.UpdateQuery)
     query.add_update_values(values)
@@ -214,11 +219,13 @@ def _record(row: Any) -> Record:
     return Record(id, bytes(payload), user_id, from_epoch(created), from_epoch(updated), from_epoch(expires), version)
 
 
-# The others
-
-
 def _remove(alias: str, ids: list[str]) -> int:
+    if len(ids) == 1:
+        return _execute(alias, _remove_sql, ids[0])
     return int(_model()._base_manager.filter(session_id__in=ids)._raw_delete(alias)) if ids else 0
+
+
+# The others
 
 
 def _of_user(alias: str, user_id: str) -> list[Record]:
