@@ -11,6 +11,8 @@ look sees all the others: no two can slip through. Who then goes is the same for
 
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
+
 from . import limits
 from .conf import conf, function
 from .exceptions import TooManySessions
@@ -36,6 +38,8 @@ async def _limit(face: Face, user_id: str) -> int | None:
     if limit is None or isinstance(limit, int):
         return limit
     found: int | None = await settle(face.call(function(limit), user_id))
+    if found is not None and not isinstance(found, int):
+        raise ImproperlyConfigured(f"MULTISESSION_MAX_PER_USER answered {found!r}: no number of sessions, nor None.")
     return found
 
 

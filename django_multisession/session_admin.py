@@ -119,11 +119,11 @@ class SessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         session = _named(wanted, sessions) if wanted else None
         if wanted and (refusal := _refusal(session)):
             messages.warning(request, refusal)
-            return HttpResponseRedirect(self._url("user", user))
+            return HttpResponseRedirect(self._page_of(request, user))
         if request.method != "POST":
             return self._ask(request, user, session, sessions)
         _end_one(request, user, session) if session else _end_all(request, [user])
-        return HttpResponseRedirect(self._url("user", user))
+        return HttpResponseRedirect(self._page_of(request, user))
 
     def unavailable(self, request: HttpRequest, error: Exception) -> HttpResponse:
         response = self._page(request, "unavailable", _("Sessions"), [], error=error)
@@ -163,6 +163,12 @@ class SessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         arguments = [] if user is None else [quote(user.pk)]
         name = f"admin:django_multisession_session_{page}"
         return reverse(name, args=arguments, current_app=self.admin_site.name)
+
+    def _page_of(self, request: HttpRequest, user: Any) -> str:
+        """Where to go after something was ended: who may not view sessions is not sent to a refusal."""
+        if self.has_view_permission(request):
+            return self._url("user", user)
+        return reverse("admin:index", current_app=self.admin_site.name)
 
     def _crumbs(self) -> Crumbs:
         return [(self._url(), _("Sessions"))]

@@ -23,6 +23,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.utils import timezone
 from django.utils.module_loading import import_string
@@ -253,7 +254,9 @@ def _storage(face: Face) -> Any:
 
 
 def own_id_of(request: Any) -> str | None:
-    """The id of the record of a request's session."""
+    """The id of the record of a request's session. Raises `TypeError` for a session, which would be ignored."""
+    if isinstance(request, SessionBase):
+        raise TypeError("Give the request, not its session.")
     key = getattr(getattr(request, "session", None), "session_key", None)
     return identify(key) if key else None
 

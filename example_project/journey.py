@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -13,6 +14,8 @@ from launcher import WebServer
 TIMEOUT_SECONDS = 10
 PURGE_SECONDS = 20
 POLL_SECONDS = 0.1
+MOST_SESSIONS = 5  # of a user: the site's MULTISESSION_MAX_PER_USER
+OTHER_PASSWORD = "close-sesame"
 
 
 class MismatchError(Exception):
@@ -71,6 +74,10 @@ def run_step(title: str, action: Callable[[], object]) -> Step:
     return Step(title, time.monotonic() - started)
 
 
+def new_browser() -> httpx.Client:
+    return httpx.Client(follow_redirects=True, timeout=TIMEOUT_SECONDS)
+
+
 class Journey:
     """The visitor's browser, in which a cookie belongs to a host and not to a port, and what the session should hold.
 
@@ -81,8 +88,7 @@ class Journey:
         self.a, self.b = servers
         self.in_sql = in_sql
         self.credentials = {"username": username, "password": password}
-        self.browser = httpx.Client(follow_redirects=True, timeout=TIMEOUT_SECONDS)
-        self.other = httpx.Client(follow_redirects=True, timeout=TIMEOUT_SECONDS)
+        self.browser, self.other = new_browser(), new_browser()
         self.user: str | None = None
         self.visits = 0
         self.old_key = ""
@@ -104,11 +110,13 @@ class Journey:
             "no key in the store": self.look_at_record,
             "see another browser": self.see_another,
             "end its session": self.end_another,
+            "change the password": self.change_password,
             "end all as an admin": self.end_all,
             "kill A": self.kill,
             "go on at B": self.go_on,
             "sign out": self.sign_out,
             "old cookie refused": self.replay,
+            "limit of sessions": self.exceed_limit,
             "expired ones purged": self.purge,
         }
 
@@ -158,6 +166,16 @@ class Journey:
         expect("User in the other browser", self.see_as_other().text("user"), None)
         self.expect_stranger(cookie=cookie)
 
+    def change_password(self) -> None:
+        """And back. The second browser, which signed in with the old one, is signed out; the one at work is not."""
+        self.sign_in_other()
+        passwords = [self.credentials["password"], OTHER_PASSWORD]
+        for old, new in (passwords, passwords[::-1]):
+            form = self.get(self.a, "change-password/")
+            values = {"old_password": old, "new_password1": new, "new_password2": new}
+            expect("Changed", self.post(self.a, "change-password/", form, **values).text("user"), self.user)
+        expect("User in the other browser", self.see_as_other().text("user"), None)
+
     def end_all(self) -> None:
         """By the admin's pages, which leave the session of the admin at work."""
         self.sign_in_other()
@@ -190,6 +208,15 @@ class Journey:
     def replay(self) -> None:
         self.expect_stranger(cookie=self.old_key)
 
+    def exceed_limit(self) -> None:
+        """One browser more than a user may have: the first is signed out, and no other."""
+        with ExitStack() as stack:
+            browsers = [stack.enter_context(new_browser()) for _ in range(MOST_SESSIONS + 1)]
+            for browser in browsers:
+                self.sign_in_as(browser)
+            users = [Page(browser.get(self.b.url)).text("user") for browser in browsers]
+        expect("Users", users, [None, *[self.credentials["username"]] * MOST_SESSIONS])
+
     def purge(self) -> None:
         """By beat and worker, within some seconds; the other engines' pages say that nobody has to."""
         page = self.get(self.b, "purges/")
@@ -214,10 +241,13 @@ class Journey:
         return self.look(self.browser.get(server.url + path))
 
     def sign_in_other(self) -> None:
-        form = Page(self.other.get(self.b.url + "sign-in/"))
+        self.sign_in_as(self.other)
+
+    def sign_in_as(self, browser: httpx.Client) -> None:
+        form = Page(browser.get(self.b.url + "sign-in/"))
         data = {"csrfmiddlewaretoken": form.csrf_token, **self.credentials}
-        self.other.post(self.b.url + "sign-in/", data=data)
-        expect("User in the other browser", self.see_as_other().text("user"), self.user)
+        browser.post(self.b.url + "sign-in/", data=data)
+        expect("User in the other browser", Page(browser.get(self.b.url)).text("user"), self.credentials["username"])
 
     def see_as_other(self, path: str = "") -> Page:
         return Page(self.other.get(self.b.url + path))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import transaction
 from django.test import AsyncClient, Client, override_settings
 
@@ -251,6 +251,14 @@ class TestSetting:
     def test_none_may_sign_in(self, Store, face, sign_in):
         with override_settings(MULTISESSION_MAX_PER_USER=lambda user_id: 0):
             assert keys_left(face, Store, [sign_in()]) == []
+
+    def test_a_function_that_answers_no_number_lets_nobody_in(self, Store, face, verbs):
+        session = face(Store())
+        session[USER] = ANN
+        wrong = override_settings(MULTISESSION_MAX_PER_USER=lambda user_id: "3")
+        with wrong, pytest.raises(ImproperlyConfigured, match="answered '3'"):
+            session.save()
+        assert verbs.of_user(ANN) == []
 
     def test_a_function_that_fails_lets_nobody_in(self, Store, face, verbs):
         session = face(Store())

@@ -438,6 +438,16 @@ def test_there_are_none(client, ann):
     assert logged(ann) == []
 
 
+@on("sqlite")
+def test_who_may_end_but_not_view_is_not_sent_to_a_refusal(Store, people, ann):
+    session = start(Store, ann)
+    ender = signed_in(people("ender", "delete_session", is_staff=True))
+    response = ender.post(of(ann, "end/"), follow=True)
+    assert response.redirect_chain == [("/admin/", 302)]
+    assert "1 session was ended." in response.content.decode()
+    assert not Store().exists(session.session_key)
+
+
 @on("redis")
 def test_an_index_that_was_lost(Store, client, boss):
     other = start(Store, boss)

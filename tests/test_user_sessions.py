@@ -294,6 +294,14 @@ class TestRevoke:
         assert face(Store()).exists(own)
 
     @pytest.mark.parametrize("engine_name", ["memory"])
+    def test_a_session_instead_of_its_request_is_an_error(self, Store, face, api, sign_in):
+        own = face.run(request_of, Store, sign_in())
+        for call in (lambda: api.revoke_all(ANN, keep=own.session), lambda: api.sessions_of(ANN, own.session)):
+            with pytest.raises(TypeError, match="Give the request"):
+                call()
+        assert api.count(ANN) == 1
+
+    @pytest.mark.parametrize("engine_name", ["memory"])
     def test_more_than_a_batch(self, api, sign_in, verbs, monkeypatch):
         monkeypatch.setattr(lifecycle, "BATCH", 2)
         for _ in range(5):
