@@ -194,6 +194,7 @@ def parse() -> argparse.Namespace:
         "--rows", type=number, default=1_000_000, help="rows for the bytes per session; 0: do not measure"
     )
     parser.add_argument("--no-trips", dest="trips", action="store_false", help="do not count round trips")
+    parser.add_argument("--one-core", action="store_true", help="servers and contenders on one core: see README.md")
     parser.add_argument("--quick", action="store_true", help="5 rounds, 10,000 rows")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "engines.json", help="write the results there")
     parser.add_argument("--from-json", type=Path, help="measure nothing: show the results of another run")
@@ -228,7 +229,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "rounds": options.rounds,
         "rows": options.rows,
     }
-    with Servers() as servers, pinned(CORES[1:]):
+    with Servers() as servers, pinned(CORES[:1] if options.one_core else CORES[1:]):
         starter = Starter(servers)
         results["servers"] = [measure(starter, server, options) for server in options.only]
     return results

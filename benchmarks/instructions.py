@@ -81,7 +81,7 @@ def parts(url: str) -> dict[str, Callable[[], Any]]:
     assert isinstance(value, bytes)
     payload = unpack(id, value).payload
     serializer = SessionStore().serializer
-    serialized = codecs.open_(payload, id, serializer).serialized
+    serialized = codecs.open_(payload, id, serializer)[0]
     client.set("bare", value, pxat=LATER)
     return {
         "GET": lambda: client.get("bare"),
