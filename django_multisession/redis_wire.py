@@ -12,6 +12,7 @@ the client's own way.
 """
 
 from collections import deque
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
@@ -42,6 +43,7 @@ class Wire:
         self.client = client
         self._pool = client.connection_pool
         self._kept: deque[Any] = deque()
+        self._waiting: deque[None] = deque()  # for a connection of the pool: a count that threads cannot get wrong
         self._most = self._pool.max_connections // 2 if _is_plain(client) else 0
 
     async def execute(self, *command: Any) -> Any:
@@ -51,7 +53,7 @@ class Wire:
         try:
             connection, was_kept = self._kept.pop(), True
         except IndexError:
-            connection, was_kept = await settle(self._pool.get_connection()), False
+            connection, was_kept = await self.run(self._pool.get_connection), False
         read = False
         try:
             # Asynchronous connections would pack it in Python.
@@ -68,20 +70,34 @@ class Wire:
             if not was_closed and not connection.retry.get_retries():
                 raise
         finally:
-            if read and len(self._kept) < self._most and not connection.should_reconnect():
+            if read and not self._waiting and len(self._kept) < self._most and not connection.should_reconnect():
                 self._kept.append(connection)
             else:
                 await self._give_back(connection, read)
-        return await settle(self.client.execute_command(*command))
+        return await self.run(self.client.execute_command, *command)
 
-    async def lend(self) -> None:
-        """Give a connection back to the pool, where a pipeline takes its own from: else it would open another one."""
-        if self._kept:
-            await settle(self._pool.release(self._kept.pop()))
+    async def run(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """What a function answers that takes its connection from the pool, as a pipeline does.
+
+        There has to be one: what is kept is given back, one now and meanwhile all that others have done with.
+        """
+        self._waiting.append(None)
+        try:
+            await self._lend()
+            return await settle(function(*arguments, **options))
+        finally:
+            self._waiting.pop()
 
     async def close(self) -> None:
         while self._kept:
-            await self.lend()
+            await self._lend()
+
+    async def _lend(self) -> None:
+        try:
+            connection = self._kept.pop()
+        except IndexError:
+            return
+        await settle(self._pool.release(connection))
 
     async def _give_back(self, connection: Any, read: bool) -> None:
         if not read:

@@ -179,15 +179,55 @@ def test_a_pipeline_takes_the_connection_that_was_kept(run, client_of, server):
     wire = Wire(client := client_of())
     for _ in range(3):
         run(wire.execute("GET", "a"))
-        run(wire.lend())
         pipeline = client.pipeline(transaction=False)
         pipeline.get("b")
-        assert run(settle_pipeline(pipeline)) == [b"2"]
+        assert run(wire.run(pipeline.execute)) == [b"2"]
     assert connections_of(server) == before + 1
 
 
-async def settle_pipeline(pipeline: Any) -> Any:
-    return await settle(pipeline.execute())
+@pytest.mark.parametrize("most", [1, 2, 3, 4])
+@pytest.mark.parametrize("pipelines", [False, True])
+def test_more_tasks_than_connections_take_turns(runner, server, most, pipelines):
+    """None waits for the pool until it gives up, while the others hand each other those that were kept."""
+    visitors, served = 12, set()
+
+    async def crowd() -> None:
+        pool = redis.asyncio.BlockingConnectionPool.from_url(server.url, max_connections=most, timeout=2)
+        wire = Wire(client := redis.asyncio.Redis.from_pool(pool))
+
+        async def visitor(number: int) -> None:
+            while len(served) < visitors:
+                if pipelines and number >= visitors - 2:
+                    pipeline = client.pipeline(transaction=False)
+                    pipeline.get("b")
+                    assert await wire.run(pipeline.execute) == [b"2"]
+                else:
+                    assert await wire.execute("GET", "a") == b"1"
+                served.add(number)
+
+        await asyncio.gather(*map(visitor, range(visitors)))
+        await wire.close()
+        await client.aclose()
+
+    runner.run(crowd())
+    assert len(served) == visitors
+
+
+def test_threads_and_pipelines_never_take_more_than_there_are(server):
+    wire = Wire(client := redis.Redis.from_url(server.url, max_connections=6))
+
+    def visit(number: int) -> int:
+        for _ in range(100):
+            assert run_sync(wire.execute("GET", "a")) == b"1"
+            pipeline = client.pipeline(transaction=False)
+            pipeline.get("b")
+            assert run_sync(wire.run(pipeline.execute)) == [b"2"]
+        return number
+
+    with ThreadPoolExecutor(6) as pool:
+        assert len(list(pool.map(visit, range(6)))) == 6
+    run_sync(wire.close())
+    client.close()
 
 
 def test_all_go_back_in_the_end(run, client_of):
@@ -221,12 +261,7 @@ def test_a_small_pool_is_never_used_up(run, client_of, options):
     for _ in range(2):
         assert run(wire.execute("GET", "a")) == b"1"
     assert len(wire._kept) == options["max_connections"] // 2
-    run(wire.lend())
-    assert run(settle_get(client)) == b"2"
-
-
-async def settle_get(client: Any) -> Any:
-    return await settle(client.get("b"))
+    assert run(wire.run(client.get, "b")) == b"2"
 
 
 class TestTheClientsOwnWay:

@@ -39,7 +39,7 @@ from ..conf import conf
 from ..connections import Connections
 from ..exceptions import EngineUnavailable
 from ..records import Page, Record, epoch_now, from_epoch, to_epoch
-from ..twins import run_sync, settle
+from ..twins import run_sync
 from . import base
 
 try:
@@ -258,8 +258,7 @@ class RedisStorage:
     async def _ask(self, command: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """As `_send()`, for what the client makes of more than one command, or of an answer."""
         try:
-            await self.wire.lend()
-            return await settle(command(*arguments, **options))
+            return await self.wire.run(command, *arguments, **options)
         except (redis.RedisError, OSError) as error:
             raise EngineUnavailable(f"Redis: {error}") from error
 
