@@ -6,9 +6,10 @@ A user sees and ends nothing but the own sessions: every call of `user_sessions`
 Where the index of the user's sessions has been lost, the page says so, and `repair` looks for those that are missing, a
 part of the store with each POST. Until it is through, the session remembers under `_repair_from` where to go on ("": at
 the beginning): any activity lists the own session again, and then the loss could no longer be seen. Once it is through,
-`None` there says so: a server that has evicted keys would leave it in doubt for ever.
+the time is there: a server that has evicted keys, whosever they were, would leave it in doubt for ever.
 """
 
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -33,6 +34,7 @@ from .user_sessions import UserSession, UserSessions, repair_index, revoke, revo
 PAGE = "django_multisession:user_sessions"
 MOST_SHOWN = 50  # sessions
 REPAIR_FROM = "_repair_from"
+SURE_FOR = 600  # seconds after all was looked through
 REPAIR_PAGES = 50  # of about 1,000 sessions, or of 20,000 keys where few of them are sessions
 
 
@@ -59,10 +61,11 @@ def _shown(sessions: UserSessions) -> list[UserSession]:
 
 
 def _is_incomplete(request: HttpRequest, complete: bool | None) -> bool:
-    looked_through = REPAIR_FROM in request.session and request.session[REPAIR_FROM] is None
-    if complete is False or (complete is None and not looked_through):
-        request.session[REPAIR_FROM] = request.session.get(REPAIR_FROM) or ""
-    return request.session.get(REPAIR_FROM) is not None
+    known = request.session.get(REPAIR_FROM)
+    sure = isinstance(known, int) and time.time() - known < SURE_FOR
+    if complete is False or (complete is None and not sure):
+        request.session[REPAIR_FROM] = known if isinstance(known, str) else ""
+    return isinstance(request.session.get(REPAIR_FROM), str)
 
 
 def _for_signed_in(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
@@ -112,12 +115,12 @@ def end_others(request: HttpRequest) -> HttpResponse:
 @_for_signed_in
 def repair(request: HttpRequest) -> HttpResponse:
     """Look through a part of all sessions for those of the user that the list misses."""
-    if request.session.get(REPAIR_FROM) is None:  # nothing is known to be missing: pressed twice, say
+    if not isinstance(request.session.get(REPAIR_FROM), str):  # nothing is known to be missing: pressed twice, say
         return redirect(PAGE)
     repaired = repair_index(request.user, request.session[REPAIR_FROM] or None, REPAIR_PAGES)
     text = ngettext("%(count)d session was found.", "%(count)d sessions were found.", repaired.indexed)
     _tell(request, messages.INFO, text % {"count": repaired.indexed})
-    request.session[REPAIR_FROM] = repaired.next
+    request.session[REPAIR_FROM] = int(time.time()) if repaired.next is None else repaired.next
     if repaired.next is None:
         _tell(request, messages.SUCCESS, _("The list is complete again."))
     return redirect(PAGE)

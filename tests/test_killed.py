@@ -49,13 +49,16 @@ def new(**data):
     return session
 
 def die_before(number):
-    original, sent = Storage._ask, []
-    async def ask(self, *arguments, **options):
-        sent.append(1)
-        if len(sent) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return await original(self, *arguments, **options)
-    Storage._ask = ask
+    sent = []
+    def watch(original):
+        async def ask(self, *arguments, **options):
+            sent.append(1)
+            if len(sent) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return await original(self, *arguments, **options)
+        return ask
+    for name in {"_ask", "_send"} & vars(Storage).keys():
+        setattr(Storage, name, watch(getattr(Storage, name)))
 
 def prepare(deed):
     for number in range(3):

@@ -1,6 +1,9 @@
 """Connections that are kept between commands, on real servers: never an answer of somebody else, never one too many."""
 
 import asyncio
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -12,6 +15,7 @@ import redis.asyncio
 from redis.cache import CacheConfig
 from redis.observability import recorder
 
+from django_multisession import redis_wire
 from django_multisession.redis_wire import Wire
 from django_multisession.twins import run_sync, settle
 from example_project.servers import RedisServer
@@ -73,6 +77,11 @@ def taken(monkeypatch: Any) -> list[Any]:
 
         monkeypatch.setattr(pool, "get_connection", counting)
     return found
+
+
+@pytest.fixture(autouse=True)
+def _of_any_size(monkeypatch: Any) -> None:
+    monkeypatch.setattr(redis_wire, "SMALLEST_POOL", 1)
 
 
 def connections_of(server: Any) -> int:
@@ -139,6 +148,91 @@ def test_a_connection_that_the_server_has_closed(run, client_of, server):
             if each["cmd"] == "get":
                 admin.client_kill_filter(_id=each["id"])
     assert run(wire.execute("GET", "b")) == b"2"
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_what_must_not_come_twice_is_not_sent_on_a_closed_connection(run, client_of, server, once):
+    wire = Wire(client_of(retry=None))
+    run(wire.execute("GET", "a"))
+    with redis.Redis.from_url(server.url) as admin:
+        admin.set("c", "3")
+        admin.client_kill_filter(_type="normal", skipme=True)
+        admin.config_resetstat()
+        if run is not run_sync:
+            run(asyncio.sleep(0.1))  # an event loop that runs, as a server's does, gets to know of it
+        assert run(wire.execute("DEL", "c", once=once)) == 1
+        assert admin.info("commandstats")["cmdstat_del"]["calls"] == 1
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_what_may_have_come_is_an_error_or_sent_again(run, client_of, server, once, monkeypatch):
+    """The connection breaks after the server has done it."""
+    wire = Wire(client_of(retry=None))
+    run(wire.execute("SET", "c", "3"))
+    [connection] = wire._kept
+    read = connection.read_response
+
+    def broken(*arguments: Any, **options: Any) -> None:
+        monkeypatch.setattr(connection, "read_response", read)
+        raise redis.ConnectionError
+
+    monkeypatch.setattr(connection, "read_response", broken)
+    if once:
+        with pytest.raises(redis.ConnectionError):
+            run(wire.execute("DEL", "c", once=True))
+    else:
+        assert run(wire.execute("GET", "c")) == b"3"
+    assert run(wire.execute("GET", "b")) == b"2"
+
+
+def test_an_error_to_be_retried_is_given_to_the_client(run, client_of):
+    """A primary that has become a replica behind its name: the connection still leads to it."""
+    with RedisServer() as server:
+        kind = redis.retry.Retry if run is run_sync else redis.asyncio.retry.Retry
+        options = {"retry": kind(redis.backoff.ConstantBackoff(0.2), 10), "retry_on_error": [redis.ReadOnlyError]}
+        base = redis.Redis if run is run_sync else redis.asyncio.Redis
+        wire = Wire(client := base.from_url(server.url, **options))
+        run(wire.execute("SET", "a", "1"))
+        with redis.Redis.from_url(server.url) as admin, ThreadPoolExecutor(1) as pool:
+            admin.replicaof("127.0.0.1", "1")
+            promoted = pool.submit(lambda: (time.sleep(0.5), admin.replicaof("NO", "ONE")))
+            assert run(wire.execute("SET", "a", "2")) in (True, b"OK")
+            promoted.result()
+        run(wire.close())
+        run(settle_close(client))
+
+
+def test_a_read_only_server_is_an_error_and_its_connection_is_dropped(run):
+    with RedisServer() as server:
+        base = redis.Redis if run is run_sync else redis.asyncio.Redis
+        wire = Wire(client := base.from_url(server.url, retry=None))
+        run(wire.execute("SET", "a", "1"))
+        with redis.Redis.from_url(server.url) as admin:
+            admin.replicaof("127.0.0.1", "1")
+        with pytest.raises(redis.ReadOnlyError):
+            run(wire.execute("SET", "a", "2"))
+        assert not wire._kept
+        run(settle_close(client))
+
+
+FORKED = """
+import ctypes, os, redis
+from django_multisession.redis_wire import Wire
+from django_multisession.twins import run_sync
+wire = Wire(redis.Redis.from_url({url!r}))
+run_sync(wire.execute("GET", "a"))
+child = ctypes.PyDLL(None).fork()  # as uWSGI's, of which Python is not told
+key, answer = ("a", b"1") if child else ("b", b"2")
+wrong = sum(run_sync(wire.execute("GET", key)) != answer for _ in range(500))
+if child:
+    wrong += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+os._exit(min(wrong, 100))
+"""
+
+
+def test_a_fork_of_which_python_is_not_told_shares_no_connection(server):
+    code = FORKED.format(url=server.url)
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
 def test_a_server_that_has_gone_is_an_error(run):
@@ -242,6 +336,20 @@ def test_all_go_back_in_the_end(run, client_of):
     assert (len(pool._in_use_connections), len(pool._available_connections)) == (0, 1)
 
 
+def test_none_is_kept_after_the_end(runner, server):
+    async def late() -> int:
+        wire = Wire(client := redis.asyncio.Redis.from_url(server.url))
+        command = asyncio.ensure_future(wire.execute("GET", "a"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await wire.close()
+        assert await command == b"1"
+        await client.aclose()
+        return len(wire._kept)
+
+    assert runner.run(late()) == 0
+
+
 def test_threads_never_share_one(server):
     wire = Wire(client := redis.Redis.from_url(server.url, max_connections=8))
     barrier = Barrier(8)
@@ -298,6 +406,27 @@ class TestTheClientsOwnWay:
         assert run(wire.execute("GET", "b")) == b"2"
         assert seen == [("GET", "b")]
 
+    def test_tracing_by_a_proxy_that_equals_what_it_wraps(self, run, client_of, monkeypatch):
+        """As wrapt makes them."""
+        wire = Wire(client := client_of())
+        own, seen = type(client).execute_command, []
+
+        class Proxy:
+            __module__, __wrapped__ = own.__module__, own
+
+            def __eq__(self, other: object) -> bool:
+                return own == other
+
+            def __hash__(self) -> int:
+                return hash(own)
+
+            def __get__(self, instance: Any, owner: type) -> Any:
+                return self if instance is None else lambda *command: (seen.append(command), own(instance, *command))[1]
+
+        monkeypatch.setattr(type(client), "execute_command", Proxy())
+        assert run(wire.execute("GET", "b")) == b"2"
+        assert seen == [("GET", "b")]
+
     def test_metrics(self, run, client_of, taken, monkeypatch):
         wire = Wire(client_of())
         monkeypatch.setattr(recorder, "is_enabled", lambda: True)
@@ -321,6 +450,13 @@ class TestTheClientsOwnWay:
             wire = Wire(client)
             assert [run_sync(wire.execute("GET", key)) for key in "ab"] == [b"1", b"2"]
         assert len(taken) == 1
+
+    def test_a_small_pool(self, server, monkeypatch):
+        monkeypatch.undo()
+        with redis.Redis.from_url(server.url, max_connections=99) as client:
+            assert Wire(client)._most == 0
+        with redis.Redis.from_url(server.url) as client:
+            assert Wire(client)._most == 50
 
     def test_a_pool_of_another_class(self, server):
         pool = redis.BlockingConnectionPool.from_url(server.url)

@@ -248,7 +248,7 @@ def test_a_user_with_ten_thousand_sessions(Store, face, engine_name, trips_of):
     assert shortened(trips) == listing(engine_name, many)
     assert api.count("1") == many
     trips = trips_of(lambda: api.revoke_all("1"))
-    assert len(trips) <= 2 + many / BATCH + 2
+    assert len(trips) <= 2 + many / BATCH + 2 + (engine_name == "redis")  # whose index is asked for
     assert api.count("1") == 0
 
 

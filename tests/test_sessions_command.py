@@ -255,6 +255,9 @@ def test_what_may_be_missing_is_told(Store, command, ann, verb):
 def test_what_may_be_missing_is_told_in_json(Store, command, ann):
     start(Store, ann)
     Store.storage.client.delete(f"session:user:{ann.pk}")
+    listed = command("list", "--user=ann", "--json")
+    assert json.loads(listed.out) == []
+    assert "--repair" in listed.err
     of_all = "revoke-all", "--no-input", "--user=ann", "--json"
     assert json.loads(command(*of_all).out) == {"ended": 0, "complete": None}
     assert json.loads(command(*of_all, "--repair").out) == {"ended": 1, "complete": True}

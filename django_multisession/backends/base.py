@@ -71,7 +71,7 @@ class SessionStore(SessionBase):
     _record: Record | None = None  # as last read or written: what the next save follows
     _base: Record | None = None  # as last read or surely written: what a merge goes by
     _serialized: codecs.Serialized | None = None  # its data: what a save is compared with
-    _identified = ("", "")  # the session key that was hashed last, and its id
+    _identified: tuple[str | None, str] = (None, "")  # the session key that was hashed last, and its id
     _committed = True  # False: written in a transaction that may yet be rolled back
     _changes: tuple[lifecycle.Change, ...] = ()  # of the session's user, not seen to yet
 
@@ -214,9 +214,10 @@ class SessionStore(SessionBase):
         return held
 
     def _id_of(self, session_key: str) -> str:
-        if self._identified[0] != session_key:  # hashing takes longer, and a save asks again for what the load did
-            self._identified = session_key, identify(session_key)
-        return self._identified[1]
+        key, id = self._identified  # hashing takes longer, and a save asks again for what the load did
+        if key != session_key:
+            self._identified = session_key, id = session_key, identify(session_key)
+        return id
 
     # Conflicts
 

@@ -139,9 +139,9 @@ class RedisStorage:
 
     async def insert(self, record: Record) -> bool:
         if record.user_id is not None:
-            return bool(await self._write(INSERT, record) == SAVED)
+            return bool(await self._write(INSERT, record, once=True) == SAVED)
         pxat = _pxat(to_epoch(record.expires_at))
-        return bool(await self._send("SET", self._key(record.id), pack(record), "NX", "PXAT", pxat))
+        return bool(await self._send("SET", self._key(record.id), pack(record), "NX", "PXAT", pxat, once=True))
 
     async def replace(self, record: Record) -> Record | None:
         answer = await self._write(REPLACE, record, struct.pack(">Q", record.version - 1))
@@ -159,7 +159,7 @@ class RedisStorage:
 
     async def remove(self, ids: Iterable[str]) -> int:
         keys = [self._key(id) for id in ids]
-        return int(await self._send("DEL", *keys)) if keys else 0
+        return int(await self._send("DEL", *keys, once=True)) if keys else 0
 
     async def of_user(self, user_id: str) -> list[Record]:
         now = f"({epoch_now() / HOUR}"
@@ -234,22 +234,22 @@ class RedisStorage:
         values = await self._ask(pipeline.execute)
         return [record for id, value in zip(ids, values, strict=True) if (record := _live(id, value))]
 
-    async def _write(self, script: str, record: Record, *arguments: object) -> Any:
+    async def _write(self, script: str, record: Record, *arguments: object, once: bool = False) -> Any:
         keys, member = [self._key(record.id)], b""
         if record.user_id is not None:
             keys.append(self._user_key(record.user_id))
             member = bytes.fromhex(record.id)
-        return await self._run(script, keys, epoch_now(), pack(record), member, *arguments)
+        return await self._run(script, keys, epoch_now(), pack(record), member, *arguments, once=once)
 
-    async def _run(self, script: str, keys: list[str], *arguments: object) -> Any:
+    async def _run(self, script: str, keys: list[str], *arguments: object, once: bool = False) -> Any:
         try:
-            return await self._send("EVALSHA", SHA[script], len(keys), *keys, *arguments)
+            return await self._send("EVALSHA", SHA[script], len(keys), *keys, *arguments, once=once)
         except redis.exceptions.NoScriptError:  # a new or restarted server; EVAL makes it known
-            return await self._send("EVAL", script, len(keys), *keys, *arguments)
+            return await self._send("EVAL", script, len(keys), *keys, *arguments, once=once)
 
-    async def _send(self, *command: Any) -> Any:
+    async def _send(self, *command: Any, once: bool = False) -> Any:
         try:
-            return await self.wire.execute(*command)
+            return await self.wire.execute(*command, once=once)
         except redis.exceptions.NoScriptError:
             raise
         except (redis.RedisError, OSError) as error:

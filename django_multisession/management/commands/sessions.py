@@ -54,6 +54,8 @@ class Command(BaseCommand):
     def _list(self, options: dict[str, Any]) -> None:
         user = _user(options)
         sessions = user_sessions.sessions_of(user)
+        if sessions.complete is None and not options["repair"]:
+            self.stderr.write(IN_DOUBT)
         if options["json"]:
             return self._write_json([_session(each) for each in sessions])
         rows = [
@@ -62,8 +64,6 @@ class Command(BaseCommand):
         if rows:
             tables.write(self.stdout, ("ID", "Device", "IP", "Signed in", "Last seen", "Expires"), rows)
         self.stdout.write(f"{_counted(len(sessions))} of {_name(user)}.")
-        if sessions.complete is None and not options["repair"]:
-            self.stderr.write(IN_DOUBT)
 
     def _revoke(self, options: dict[str, Any]) -> None:
         user = _user(options)
