@@ -31,7 +31,7 @@ except ImportError:
 # Connections, redis-py's default. A smaller pool may be meant to be used up to the last, by a cache too: it keeps none.
 SMALLEST_POOL = 100
 PLAIN_POOLS = redis.ConnectionPool, redis.asyncio.ConnectionPool, redis.asyncio.BlockingConnectionPool
-OWN_MODULES = "redis.client", "redis.asyncio.client"
+OWN_MODULES = "redis.client", "redis.connection", "redis.asyncio.client", "redis.asyncio.connection"
 OWN_WAYS = redis.Redis.execute_command, redis.asyncio.Redis.execute_command
 
 
@@ -131,8 +131,10 @@ async def _is_closed(connection: Any) -> bool:
 def _is_plain(client: Any) -> bool:
     """Whether keeping connections takes nothing away that the client or its pool does for each command."""
     pool = client.connection_pool
+    if type(pool) not in PLAIN_POOLS or pool.max_connections < SMALLEST_POOL:
+        return False
     special = client.connection or getattr(pool, "cache", None) or pool.connection_kwargs.get("credential_provider")
-    return type(pool) in PLAIN_POOLS and pool.max_connections >= SMALLEST_POOL and not special
+    return pool.connection_class.__module__ in OWN_MODULES and not special
 
 
 def _is_own_way(method: Any) -> bool:

@@ -451,6 +451,12 @@ class TestTheClientsOwnWay:
             assert [run_sync(wire.execute("GET", key)) for key in "ab"] == [b"1", b"2"]
         assert len(taken) == 1
 
+    def test_connections_of_another_class(self, run, client_of):
+        base = redis.Connection if run is run_sync else redis.asyncio.Connection
+        wire = Wire(client_of(connection_class=type("Faked", (base,), {})))
+        assert run(wire.execute("GET", "a")) == b"1"
+        assert not wire._kept
+
     def test_a_small_pool(self, server, monkeypatch):
         monkeypatch.undo()
         with redis.Redis.from_url(server.url, max_connections=99) as client:
