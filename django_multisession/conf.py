@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def secret_key() -> str | bytes:
-    """`SECRET_KEY`."""
+    """`SECRET_KEY`, from where Django keeps what was asked for: each session's signature needs it."""
     known: dict[str, Any] = object.__getattribute__(settings, "__dict__")
     return known.get("SECRET_KEY") or settings.SECRET_KEY
 
@@ -31,7 +31,8 @@ class Setting(Generic[T]):
     def __get__(self, instance: object, owner: type) -> T:
         known: dict[str, Any] = object.__getattribute__(settings, "__dict__")  # a LazyObject's own looks twice
         if self.name not in known:
-            # Of one that a site has not set, Django would look through all settings again, several times per request.
+            # Where Django keeps the settings that were asked for, and forgets them when they are changed. Of one that
+            # a site has not set, it would look through all settings again each time, several times per request.
             known[self.name] = getattr(settings, self.name, self.default)
         value: T = known[self.name]
         return value

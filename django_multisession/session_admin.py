@@ -35,11 +35,10 @@ from . import people, session_charts, user_sessions
 from .charts import grouped
 from .exceptions import EngineUnavailable
 from .models import Session
-from .user_sessions import Revoked, UserSession, UserSessions
+from .user_sessions import REPAIR_PAGES, Revoked, UserSession, UserSessions
 
 MOST_FOUND = 50  # users that a search shows
 MOST_SHOWN = 200  # sessions of a user
-REPAIR_PAGES = 50  # of about 1,000 sessions, or of 20,000 keys where few of them are sessions
 DELETE = "django_multisession.delete_session"
 LINK = "sessions_link"
 TEMPLATES = "admin/django_multisession/session"
@@ -289,23 +288,24 @@ def _end_one(request: HttpRequest, user: Any, session: UserSession) -> None:
 
 def _end_all(request: HttpRequest, users: Iterable[Any]) -> None:
     """All but the one of this request: an admin who ends everybody's stays to see what came of it."""
-    done: list[Any] = []
+    done, counts = list[Any](), list[int]()
 
     def end(user: Any) -> Revoked:
         done.append(user)  # before it is: half of them may be gone when the store fails
         revoked = user_sessions.revoke_all(user, keep=request)
         if not revoked.ended:
             done.pop()
+        counts.append(revoked.ended)
         return revoked
 
     try:
-        first = [(user, end(user)) for user in users]
-        in_doubt = [user for user, revoked in first if not revoked.complete]
+        in_doubt = [user for user in users if not end(user).complete]
         found_all = not in_doubt or _look_through(in_doubt)
-        then = [end(user) for user in in_doubt]
+        for user in in_doubt:
+            end(user)
     finally:
         _log(request, list(dict.fromkeys(done)), _("Ended all sessions."))
-    total = sum(revoked.ended for revoked in [*(revoked for _user, revoked in first), *then])
+    total = sum(counts)
     text = ngettext("%(sessions)s session was ended.", "%(sessions)s sessions were ended.", total)
     messages.success(request, text % {"sessions": grouped(total)})
     if not found_all:

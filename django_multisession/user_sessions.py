@@ -36,6 +36,7 @@ from .twins import ASYNC, SYNC, Face, run_sync
 
 ROUNDS = 10  # at most: each beyond the second means that somebody has signed in meanwhile
 PAGE = 1000  # records
+REPAIR_PAGES = 50  # in one request: of about 1,000 sessions, or of 20,000 keys where few of them are sessions
 NOBODY = ""  # no session is stored with it, and any server takes it: other text could have a NUL, say
 
 logger = logging.getLogger("django_multisession")

@@ -29,13 +29,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST, require_safe
 
-from .user_sessions import UserSession, UserSessions, repair_index, revoke, revoke_all, sessions_of
+from .user_sessions import REPAIR_PAGES, UserSession, UserSessions, repair_index, revoke, revoke_all, sessions_of
 
 PAGE = "django_multisession:user_sessions"
 MOST_SHOWN = 50  # sessions
 REPAIR_FROM = "_repair_from"
 SURE_FOR = 600  # seconds after all was looked through
-REPAIR_PAGES = 50  # of about 1,000 sessions, or of 20,000 keys where few of them are sessions
 
 
 @require_safe

@@ -121,7 +121,7 @@ class SessionStore(SessionBase):
 
     async def _insert(self, storage: Storage, session_key: str, created_at: datetime | None = None) -> bool:
         serialized = codecs.serialize(self._session_cache, self.serializer)
-        record = self._new_record(identify(session_key), serialized, created_at)
+        record = self._new_record(self._id_of(session_key), serialized, created_at)
         if not await storage.insert(record):
             return False
         self._wrote(record, serialized)
