@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from django.utils.crypto import salted_hmac
 
-from . import quota
+from . import quota, rotation
 from .exceptions import EngineUnavailable, TooManySessions
 from .records import Record
 from .signals import session_ended, session_started
@@ -76,9 +76,9 @@ async def end(face: Face, storage: Any, records: Sequence[Record], reason: str) 
     """Remove records of users, tell of it, and count what was there."""
     if not session_ended.has_listeners(Record):
         batches = (records[at : at + BATCH] for at in range(0, len(records), BATCH))
-        return sum([await storage.remove([record.id for record in batch]) for batch in batches])
+        return sum([await rotation.remove_all(storage, [record.id for record in batch]) for batch in batches])
     # One by one: another may be removing them too, and only who did it tells of it.
-    gone = [(record.id, record.user_id) for record in records if await storage.remove([record.id])]
+    gone = [(id, record.user_id) for record in records if (id := await rotation.remove(storage, record.id))]
     if not await _deferred(storage, lambda: run_sync(_tell(SYNC, gone, reason))):
         await _tell(face, gone, reason)
     return len(gone)
