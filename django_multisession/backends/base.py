@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 from django.contrib.auth import SESSION_KEY as USER_ID_KEY
 from django.contrib.sessions.backends.base import CreateError, SessionBase
 
-from .. import checks, codecs, lifecycle, limits, merging, purge  # noqa: F401  checks: even if the app is not installed
+from .. import checks, codecs, devices, lifecycle, limits, merging, purge  # noqa: F401  checks: even if the app is not installed
 from ..conf import conf
 from ..exceptions import EngineUnavailable, PayloadUnreadable, SessionConflict, SessionEnded, SessionNotSerializable
 from ..records import Page, Record, identify, in_milliseconds, new_session_key, utcnow
@@ -74,6 +74,9 @@ class SessionStore(SessionBase):
     _identified: tuple[str | None, str] = (None, "")  # the session key that was hashed last, and its id
     _committed = True  # False: written in a transaction that may yet be rolled back
     _changes: tuple[lifecycle.Change, ...] = ()  # of the session's user, not seen to yet
+    _authenticates = True  # False: within not_an_authentication()
+    _login: devices.Login | None = None  # by login(), not saved yet
+    _flushed: Record | None = None  # what a flush has removed
 
     # Core
 
@@ -120,8 +123,9 @@ class SessionStore(SessionBase):
             raise CreateError
 
     async def _insert(self, storage: Storage, session_key: str, created_at: datetime | None = None) -> bool:
+        devices.settle_login(self)
         serialized = codecs.serialize(self._session_cache, self.serializer)
-        record = self._new_record(self._id_of(session_key), serialized, created_at)
+        record = self._new_record(self._id_of(session_key), serialized, created_at or devices.since(self))
         if not await storage.insert(record):
             return False
         self._wrote(record, serialized)
@@ -134,6 +138,7 @@ class SessionStore(SessionBase):
             raise SessionEnded(GONE)
         if stored.expires_at <= stored.updated_at and self._expires_at(stored.created_at, utcnow()) <= utcnow():
             return None  # saved before to be over at once, by set_expiry() into the past
+        devices.settle_login(self)
         for _ in range(ATTEMPTS):
             serialized = codecs.serialize(self._session_cache, self.serializer)
             if serialized == self._serialized:
@@ -142,7 +147,7 @@ class SessionStore(SessionBase):
             if (held := await storage.replace(record)) is None:
                 raise SessionEnded(GONE)
             if held == record:
-                self._note(record, stored.user_id, record.user_id)
+                self._note(record, devices.user_before(self, stored), record.user_id)
                 return self._wrote(record, serialized)
             self._resolve(held)
             stored = held
@@ -181,13 +186,16 @@ class SessionStore(SessionBase):
 
     async def _delete(self, storage: Storage, session_key: str | None = None) -> None:
         if key := session_key or self.session_key:
-            record = self._record if self._record and self._record.id == self._id_of(key) else None
+            record = self._flushed = self._record if self._record and self._record.id == self._id_of(key) else None
             if record is None and session_ended.has_listeners(Record):
                 record = await storage.read(self._id_of(key))
             if await storage.remove([self._id_of(key)]) and record:
                 self._note(record, record.user_id, None)
 
     def _note(self, record: Record, before: str | None, now: str | None) -> None:
+        login, self._login = self._login, None
+        if login and not login.is_one and before != now:
+            now = None  # nobody has signed in
         if before != now:
             self._changes += (lifecycle.Change(record, before, now),)
 
@@ -239,7 +247,8 @@ class SessionStore(SessionBase):
     # From session data to record, and back
 
     def _next_record(self, stored: Record, serialized: codecs.Serialized) -> Record:
-        created_at = stored.created_at if stored.user_id == self._user_id() else None
+        goes_on = devices.user_before(self, stored) == self._user_id()
+        created_at = stored.created_at if goes_on else devices.since(self)
         return self._new_record(stored.id, serialized, created_at, stored)
 
     def _new_record(
