@@ -10,7 +10,7 @@ the time is there: a server that has evicted keys, whosever they were, would lea
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from functools import wraps
 from typing import Any
 
@@ -20,6 +20,7 @@ from django.contrib import messages
 from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import redirect_to_login
+from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -69,9 +70,9 @@ def _is_incomplete(request: HttpRequest, complete: bool | None) -> bool:
 
 
 def _memory(request: HttpRequest) -> Any:
-    """The session, or where other middleware has taken it away, what lasts no longer than the call."""
+    """The session. Where other middleware has put something else there, it is as good as empty."""
     session = getattr(request, "session", None)
-    return {} if session is None else session
+    return session if isinstance(session, SessionBase | MutableMapping) else {}
 
 
 def _for_signed_in(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
