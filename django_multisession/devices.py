@@ -94,7 +94,7 @@ def _take_back(session: "SessionStore", login: Login) -> None:
         session.pop(key, None)
     if LOGIN_AT_KEY in login.before:
         session[LOGIN_AT_KEY] = login.before[LOGIN_AT_KEY]
-    if whose != session[USER_ID_KEY]:
+    if whose != session.get(USER_ID_KEY):
         session[LOGIN_OF_KEY] = whose
 
 
