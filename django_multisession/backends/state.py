@@ -9,7 +9,7 @@ from typing import Any
 from django.contrib.auth import SESSION_KEY as USER_ID_KEY
 from django.contrib.sessions.backends.base import SessionBase
 
-from .. import codecs, lifecycle, limits, merging, rotation
+from .. import codecs, devices, lifecycle, limits, merging, rotation
 from ..conf import conf
 from ..exceptions import PayloadUnreadable, SessionConflict, SessionEnded, SessionNotSerializable
 from ..records import Record, identify, in_milliseconds, utcnow
@@ -38,12 +38,18 @@ class SessionState(SessionBase):
     _identified: tuple[str | None, str] = (None, "")  # the session key that was hashed last, and its id
     _committed = True  # False: written in a transaction that may yet be rolled back
     _changes: tuple[lifecycle.Change, ...] = ()  # of the session's user, not seen to yet
+    _authenticates = True  # False: within not_an_authentication()
+    _login: devices.Login | None = None  # by login(), not saved yet
+    _flushed: Record | None = None  # what a flush has removed
     _ended: str | None = None  # the id of what this object itself has removed
     _rotated_in: dict[str, Any] | None = None  # the log-in with which the key was cycled, a mark being left
     _link: dict[str, Any] = {}  # what the data of a copy say of their original
     _face: Face = SYNC  # of the public method at work
 
     def _note(self, record: Record, before: str | None, now: str | None) -> None:
+        login, self._login = self._login, None
+        if login and not login.is_one and before != now:
+            now = None  # nobody has signed in
         if before != now:
             self._changes += (lifecycle.Change(record, before, now),)
 
@@ -92,7 +98,8 @@ class SessionState(SessionBase):
     # From session data to record, and back
 
     def _next_record(self, stored: Record, serialized: codecs.Serialized) -> Record:
-        created_at = stored.created_at if stored.user_id == self._user_id() else None
+        goes_on = devices.user_before(self, stored) == self._user_id()
+        created_at = stored.created_at if goes_on else devices.since(self)
         return self._new_record(stored.id, serialized, created_at, stored)
 
     def _new_record(
