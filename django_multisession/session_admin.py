@@ -22,7 +22,7 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.utils import flatten_fieldsets, quote, unquote
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -254,8 +254,8 @@ def _user_and_sessions(request: HttpRequest, user_id: str) -> tuple[Any, UserSes
     """Of somebody who was deleted, sessions may be left: then the user is an object that has a primary key only."""
     model = get_user_model()
     try:
-        pk = model._meta.pk.to_python(unquote(user_id))
-    except ValidationError as error:
+        pk = people.as_pk(unquote(user_id))
+    except LookupError as error:
         raise Http404 from error
     user = model._default_manager.filter(pk=pk).first()
     sessions = user_sessions.sessions_of(user or pk, request)

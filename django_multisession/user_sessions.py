@@ -239,12 +239,12 @@ async def _repair_index(face: Face, user: Any, after: str | None, pages: int | N
 def user_id_of(user: Any) -> str:
     """The text by which sessions know a user. Raises `ValueError` for one that has no primary key."""
     pk = getattr(user, "pk", user)
-    if pk is None or pk == "":
+    if pk is None or pk == "" or (isinstance(pk, tuple) and None in pk):
         raise ValueError(f"{user!r} has no primary key, so no sessions of its own.")
     field: Any = (user if hasattr(user, "_meta") else get_user_model())._meta.pk
     try:
         return str(field.value_to_string(SimpleNamespace(**{field.attname: field.to_python(pk)})))
-    except (ValidationError, OverflowError):
+    except (ValidationError, ValueError, TypeError, OverflowError):  # of a composite key's text: it is no such JSON
         return NOBODY
 
 
