@@ -13,7 +13,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from . import limits
+from . import listing
 from .conf import conf, function
 from .exceptions import TooManySessions
 from .records import Record
@@ -57,5 +57,5 @@ async def _admit(face: Face, storage: Any, record: Record, user_id: str, limit: 
 
 async def _live(storage: Any, user_id: str) -> list[Record]:
     """The user's sessions, the oldest log-in first."""
-    live = [record for record in await storage.of_user(user_id) if not limits.is_over(record)]
+    live = await listing.live(storage, await listing.of_user(storage, user_id))
     return sorted(live, key=lambda record: (record.created_at, record.id))

@@ -1,7 +1,7 @@
 """What the stored sessions are like, counted in one pass over `Storage.scan()`, on any engine.
 
-The pass keeps counts, the ids of the users it has met, and no session. Payloads are opened for the names of their
-top-level keys only, as what the site itself wrote: one that cannot be read is counted as such. Redis may show a session
+The pass keeps counts, the ids of the users it has met, and no session. What it counts says `listing.py`. Payloads are
+opened for the names of their top-level keys only; one that cannot be read is counted as such. Redis may show a session
 twice that moved during the pass, so its numbers may be a little high.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from . import codecs, devices, limits, user_sessions
+from . import codecs, devices, limits, listing, user_sessions
 from .exceptions import PayloadUnreadable
 from .records import Page, Record, utcnow
 from .twins import run_sync
@@ -111,9 +111,8 @@ class _Tally:
         self.devices, self.names = Counter[str](), Counter[str]()
 
     def take(self, records: list[Record]) -> None:
-        for record in records:
-            if not limits.is_over(record):
-                self._take(record)
+        for record in run_sync(listing.live(user_sessions.store().storage, listing.ours(records))):
+            self._take(record)
 
     def _take(self, record: Record) -> None:
         self.seen += 1
