@@ -45,8 +45,9 @@ class Bin(NamedTuple):
 class Statistics:
     """Sizes are those of stored payloads in bytes, ages count from the log-in, days are the site's.
 
-    `complete` is `False` if the pass ended at a bound. `names` are top-level keys, with the number of their sessions.
-    `devices` are those recorded at log-ins, `UNKNOWN` of those that say nothing of use.
+    `complete` is `False` if the pass ended at a bound. `foreign` records were made with none of this site's keys: they
+    count nowhere else. `names` are top-level keys, with the number of their sessions. `devices` are those recorded at
+    log-ins, `UNKNOWN` of those that say nothing of use.
     """
 
     sessions: int = 0
@@ -55,6 +56,7 @@ class Statistics:
     bytes: int = 0
     largest: int = 0
     unreadable: int = 0
+    foreign: int = 0
     complete: bool = True
     seconds: float = 0.0
     sizes: list[Bin] = field(default_factory=list)
@@ -104,14 +106,16 @@ class _Tally:
 
     def __init__(self) -> None:
         self.now, self.serializer = utcnow(), user_sessions.store()().serializer
-        self.seen = self.largest = self.bytes = self.anonymous = self.unreadable = 0
+        self.seen = self.largest = self.bytes = self.anonymous = self.unreadable = self.foreign = 0
         self.users = set[str]()
         self.sizes, self.ages, self.idle = ([0] * (len(bounds) + 1) for bounds in (SIZES, AGES, IDLE))
         self.log_ins, self.expiries = Counter[date](), Counter[date]()
         self.devices, self.names = Counter[str](), Counter[str]()
 
     def take(self, records: list[Record]) -> None:
-        for record in run_sync(listing.live(user_sessions.store().storage, listing.ours(records))):
+        ours = listing.ours(records)
+        self.foreign += len(records) - len(ours)
+        for record in run_sync(listing.live(user_sessions.store().storage, ours)):
             self._take(record)
 
     def _take(self, record: Record) -> None:
@@ -153,6 +157,7 @@ class _Tally:
             bytes=self.bytes,
             largest=self.largest,
             unreadable=self.unreadable,
+            foreign=self.foreign,
             complete=complete,
             seconds=seconds,
             sizes=_bins(SIZES, self.sizes),

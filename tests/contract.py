@@ -601,12 +601,11 @@ class TestExpiry:
         assert session.get_expiry_age(expiry=5) == 5
         assert not session.accessed
 
-    def test_clear_expired_removes_them_and_them_alone(self, Store, face, verbs, clock):
+    def test_clear_expired_removes_them_and_them_alone(self, Store, face, verbs):
         session = face(Store())
-        session.set_expiry(60)
+        session.set_expiry(-3600)  # not by a clock that has moved: a purge goes by the server's
         session.save()
         key = saved(face, Store, a=1)
-        clock.shift(3600)
         session.clear_expired()
         assert [record.id for record in verbs.scan(None, 10)] == [identify(key)]
 

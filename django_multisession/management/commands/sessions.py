@@ -18,6 +18,7 @@ from ...statistics import DAY, HOUR, MINUTE, Bin, Statistics, as_json, collect
 from .. import tables
 from ..progress import counting
 
+FOREIGN = "The store has records of this user that none of this site's keys has made: they are left alone."
 IN_DOUBT = "There may be more, if Redis has lost its index of them: --repair looks through all sessions."
 MOST_NAMES = 20  # that are printed; --json has more
 
@@ -54,8 +55,8 @@ class Command(BaseCommand):
     def _list(self, options: dict[str, Any]) -> None:
         user = _user(options)
         sessions = user_sessions.sessions_of(user)
-        if sessions.complete is None and not options["repair"]:
-            self.stderr.write(IN_DOUBT)
+        if sessions.complete is None and (sessions.foreign or not options["repair"]):
+            self.stderr.write(FOREIGN if sessions.foreign else IN_DOUBT)
         if options["json"]:
             return self._write_json([_session(each) for each in sessions])
         rows = [
@@ -79,10 +80,10 @@ class Command(BaseCommand):
         if not user:
             return self._say(options, {"ended": user_sessions.revoke_everyone()}, whose)
         revoked = user_sessions.revoke_all(user)
-        complete = True if options["repair"] else revoked.complete
+        complete = True if options["repair"] and not revoked.foreign else revoked.complete
         self._say(options, {"ended": revoked.ended, "complete": complete}, whose)
         if not complete:
-            self.stderr.write(IN_DOUBT)
+            self.stderr.write(FOREIGN if revoked.foreign else IN_DOUBT)
 
     def _stats(self, options: dict[str, Any]) -> None:
         shown = options["verbosity"] > 0 and not options["no_progress"]
@@ -151,7 +152,11 @@ def summary(found: Statistics) -> list[str]:
         f"{_counted(found.sessions)}: {signed_in:,} of users ({found.users:,}), {found.anonymous:,} anonymous.",
         f"{found.bytes:,} bytes of data: {average:,} on average, {found.largest:,} at most.",
     ]
-    return [*lines, f"{found.unreadable:,} cannot be read."] if found.unreadable else lines
+    if found.unreadable:
+        lines.append(f"{found.unreadable:,} cannot be read.")
+    if found.foreign:
+        lines.append(f"{found.foreign:,} more in the store, made with none of this site's keys.")
+    return lines
 
 
 Rows = Sequence[tuple[str, str, str]]
