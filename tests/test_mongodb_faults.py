@@ -11,15 +11,10 @@ from threading import Thread
 from typing import Any
 
 import bson
-import dns.asyncresolver
-import dns.message
-import dns.resolver
-import dns.rrset
 import pymongo
 import pytest
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.test import override_settings
 from hypothesis import given
@@ -407,88 +402,6 @@ class TestIndexes:
         monkeypatch.setattr(type(Store.storage), "ensure_indexes", lambda self: asked.append(self))
         saved(face, Store)
         assert asked == []
-
-
-# Clients
-
-
-class NameServer(Thread):
-    """Knows one MongoDB server, by the name of its service. Until it is `there` it answers nothing."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__(daemon=True)
-        self.port, self.there = port, False
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
-        self.start()
-
-    def run(self) -> None:
-        with suppress(OSError):
-            while True:
-                query, address = self.socket.recvfrom(4096)
-                if self.there:
-                    self.socket.sendto(self.answer(dns.message.from_wire(query)), address)
-
-    def answer(self, query: Any) -> bytes:
-        response, [question] = dns.message.make_response(query), query.question
-        if question.rdtype == dns.rdatatype.SRV:
-            target = f"0 0 {self.port} localhost.mysite.example."
-            response.answer.append(dns.rrset.from_text(question.name, 60, "IN", "SRV", target))
-        return bytes(response.to_wire())
-
-
-@pytest.fixture
-def name_server(Store: Any, settings: Any, monkeypatch: Any) -> Iterator[NameServer]:
-    [(_, port)] = pymongo.uri_parser.parse_uri(settings.MULTISESSION_MONGODB)["nodelist"]
-    server, resolve = NameServer(port), socket.getaddrinfo
-    for module, kind in ((dns.resolver, dns.resolver.Resolver), (dns.asyncresolver, dns.asyncresolver.Resolver)):
-        resolver = kind(configure=False)
-        resolver.nameservers, resolver.port = ["127.0.0.1"], server.socket.getsockname()[1]
-        monkeypatch.setattr(module, "default_resolver", resolver)
-    # The system's resolver does not ask ours.
-    known = {"localhost.mysite.example": "127.0.0.1"}
-    monkeypatch.setattr(
-        socket, "getaddrinfo", lambda host, *rest, **more: resolve(known.get(host, host), *rest, **more)
-    )
-    with closing(server.socket):
-        yield server
-
-
-SRV = "mongodb+srv://db.mysite.example/multisession?tls=false"
-
-
-def test_a_name_server_that_is_away_is_an_outage_until_it_is_back(Store, face, name_server):
-    with override_settings(MULTISESSION_MONGODB=SRV, MULTISESSION_TIMEOUT=0.5):
-        for _ in range(2):
-            with pytest.raises(EngineUnavailable):
-                face(Store("k" * 32)).load()
-        name_server.there = True
-        key = saved(face, Store, a=1)
-        assert stored(face, Store, key) == {"a": 1}
-
-
-@pytest.mark.parametrize("error", [ConnectionRefusedError, TimeoutError, socket.gaierror, pymongo.errors.AutoReconnect])
-def test_a_function_that_finds_a_server_away_meets_an_outage(Store, face, settings, error):
-    settings.MULTISESSION_MONGODB = f"{__name__}.client"
-    client.error = error("away")
-    with pytest.raises(EngineUnavailable, match="away"):
-        face(Store()).create()
-    client.error = None
-    client.uri = settings.MULTISESSION_MONGODB
-
-
-def client() -> Any:
-    if client.error:
-        raise client.error
-    return pymongo.MongoClient(client.uri)
-
-
-@pytest.mark.parametrize("error", [FileNotFoundError, ValueError, pymongo.errors.ConfigurationError])
-def test_a_function_with_another_fault_is_a_mistake(Store, settings, error):
-    settings.MULTISESSION_MONGODB = f"{__name__}.client"
-    client.error = error("wrong")
-    with pytest.raises(ImproperlyConfigured, match="wrong"):
-        Store().create()
 
 
 def test_the_documents_are_as_they_were(verbs, collection):
