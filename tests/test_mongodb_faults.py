@@ -2,8 +2,10 @@
 are served."""
 
 import dataclasses
+import inspect
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
@@ -14,6 +16,7 @@ import bson
 import pymongo
 import pytest
 from bson.codec_options import CodecOptions
+from bson.errors import InvalidBSON
 from bson.raw_bson import RawBSONDocument
 from django.core.management import call_command
 from django.test import override_settings
@@ -263,6 +266,23 @@ def test_whatever_a_server_sends_is_a_record_or_nothing(document, at, byte):
     record = mongodb._record(mongodb._decoded(RawBSONDocument(bytes(sent))))
     if record is not None:
         serves(record)
+
+
+def test_a_stack_that_is_too_deep_says_nothing_of_a_document():
+    document = RawBSONDocument(bson.encode(mongodb._fields(a_record())))
+
+    def decoded(depth: int) -> dict[str, Any]:
+        return decoded(depth - 1) if depth else mongodb._decoded(document)
+
+    room, found = sys.getrecursionlimit() - len(inspect.stack()), []
+    for depth in range(room - 30, room):
+        try:
+            found.append(bool(decoded(depth)))
+        except RecursionError as error:
+            found.append(type(error.__cause__))
+    assert True in found
+    assert InvalidBSON in found  # else nothing was tried
+    assert False not in found
 
 
 def serves(record: Record) -> None:

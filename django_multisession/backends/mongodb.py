@@ -243,7 +243,12 @@ def _decoded(document: RawBSONDocument) -> dict[str, Any]:
     """Empty if it is no BSON."""
     try:
         return bson.decode(document.raw, TOLERANT)
-    except InvalidBSON:
+    except InvalidBSON as error:
+        # So it calls whatever happens within; these say nothing of the bytes (of a MemoryError there is no text).
+        if not (text := str(error)):
+            raise MemoryError from error
+        if text.startswith("maximum recursion depth exceeded"):
+            raise RecursionError(text) from error
         return {}
 
 
@@ -260,7 +265,7 @@ def _is_ours(document: dict[str, Any]) -> bool:
     id, version = document.get("_id"), document.get("version")
     if not isinstance(id, str) or not ID.fullmatch(id) or isinstance(version, bool) or version == LAST_VERSION:
         return False
-    return all(isinstance(document.get(name), kind) for name, kind in FIELDS.items())
+    return all(name in document and isinstance(document[name], kind) for name, kind in FIELDS.items())
 
 
 # Clients

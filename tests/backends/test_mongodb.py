@@ -102,7 +102,13 @@ def test_fields_of_other_tools_do_no_harm(verbs, collection):
 
 @pytest.mark.parametrize(
     "harm",
-    [{"$unset": {"data": 1}}, {"$set": {"data": "text"}}, {"$set": {"version": "1"}}, {"$unset": {"created_at": 1}}],
+    [
+        {"$unset": {"data": 1}},
+        {"$set": {"data": "text"}},
+        {"$set": {"version": "1"}},
+        {"$unset": {"created_at": 1}},
+        {"$unset": {"user_id": 1}},
+    ],
 )
 def test_a_foreign_document_is_no_session(Store, face, verbs, collection, caplog, harm):
     key = saved(face, Store, a=1)
