@@ -81,7 +81,7 @@ def parts(url: str) -> dict[str, Callable[[], Any]]:
     assert isinstance(value, bytes)
     payload = unpack(id, value).payload
     serializer = SessionStore().serializer
-    serialized = codecs.open_(payload, id, serializer)[0]
+    serialized = codecs.open_(payload, id)[0]
     client.set("bare", value, pxat=LATER)
     return {
         "GET": lambda: client.get("bare"),
@@ -92,7 +92,7 @@ def parts(url: str) -> dict[str, Callable[[], Any]]:
         "SessionStore(key)": lambda: SessionStore(key),
         "the key's hash": lambda: identify(key),
         "the value's header": lambda: unpack(id, value),
-        "signature and decompression": lambda: codecs.open_(payload, id, serializer),
+        "signature and decompression": lambda: codecs.open_(payload, id),
         "JSON to data": lambda: codecs.deserialize(serialized, serializer),
         "data to JSON": lambda: codecs.serialize(signed_in, serializer),
         "compression and signature": lambda: codecs.close(serialized, id),

@@ -7,12 +7,13 @@ A payload is one header byte, an authenticator, and the body::
 
     header   1 s c c . . k k     s   1: sealed, 0: signed
                                  cc  body is 0: plain, 1: zlib, 2: zstd, 3: see compression.py
-                                 kk  body is 0: SESSION_SERIALIZER's, 1: JSON by the json module, 2: JSON by orjson
+                                 kk  body is 0: SESSION_SERIALIZER's, 1: JSON by the json module, 2: JSON by orjson,
+                                     3: no session, but a mark (see rotation.py)
 
 The signing key is derived from `SECRET_KEY` (and `SECRET_KEY_FALLBACKS` to read), each record's sealing key from a key
 of `MULTISESSION_ENCRYPTION_KEYS` and the record's id: both bind the payload to its record. The header says what was
-done, so every codec setting can change while sessions live. A first byte below 0x80 is Django's own signed text
-(`SessionBase.encode()`), which stays readable.
+done, so every codec setting can change while sessions live. Nothing else is read, Django's own signed text
+(`SessionBase.encode()`) neither: it names no record, so that of one session would open in another's.
 """
 
 import base64
@@ -21,20 +22,23 @@ import hmac
 import json
 import marshal
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
+from pickle import PickleError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
 from django.contrib.sessions.serializers import JSONSerializer
-from django.core import signing
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.encoding import force_bytes
+from django.utils.module_loading import import_string
 
 from . import compression
 from .conf import conf, secret_key
 from .exceptions import PayloadUnreadable, SessionNotSerializable, SessionTooLarge
+from .records import Record
 
 if TYPE_CHECKING:
     from hashlib import _Hash as HASH
@@ -50,19 +54,17 @@ except ImportError:
     AESGCM = None  # type: ignore[assignment,misc]
 
 MARK, SEALED = 0x80, 0x40
-CUSTOM, JSON, FAST_JSON = 0, 1, 2
+CUSTOM, JSON, FAST_JSON, ROTATED = 0, 1, 2, 3
 
 MAC_SIZE, NONCE_SIZE, KEY_SIZE = 16, 12, 32  # bytes; of the MAC half, as RFC 2104 allows and IPsec's RFC 4868 does
 EXPANSION = 16  # how much larger than MULTISESSION_MAX_BYTES a session may be in memory, however well it compresses
 SMALLEST_BODY_OF_SEALED = 16  # the tag of an empty plaintext
-# Django's key_salt holds the class name: every engine's class is called SessionStore, so payloads can change engines.
-DJANGO_SALT = "django.contrib.sessions.SessionStore"
 
 
 class Serialized(NamedTuple):
     """Session data as bytes, before compression: what the dirty check compares."""
 
-    kind: int  # CUSTOM, JSON or FAST_JSON
+    kind: int  # CUSTOM, JSON, FAST_JSON; ROTATED is no session's
     body: bytes
 
 
@@ -73,7 +75,15 @@ def encode(data: dict[str, Any], record_id: str, serializer: type) -> bytes:
 
 def decode(payload: bytes, record_id: str, serializer: type) -> dict[str, Any]:
     """The reverse of `encode()`. Raises `PayloadUnreadable` for what this site did not write for this record."""
-    return deserialize(open_(payload, record_id, serializer)[0], serializer)
+    return deserialize(open_(payload, record_id)[0], serializer)
+
+
+def data_of(record: Record) -> dict[str, Any]:
+    """The session's data, or none where they cannot be read."""
+    try:
+        return decode(record.payload, record.id, import_string(settings.SESSION_SERIALIZER))
+    except PayloadUnreadable:
+        return {}
 
 
 # dict <-> Serialized
@@ -90,10 +100,13 @@ def serialize(data: dict[str, Any], serializer: type) -> Serialized:
 
 
 def deserialize(serialized: Serialized, serializer: type) -> dict[str, Any]:
-    """Raises `PayloadUnreadable` where the body is no dict or the serializer that wrote it is no longer set."""
+    """Raises `PayloadUnreadable` where the body is no dict or the serializer that wrote it is no longer set.
+
+    What says nothing of the bytes passes: too deep a stack, no memory, a time limit that fires in here.
+    """
     try:
         data = _LOADERS[serialized.kind](serialized.body, serializer)
-    except Exception as error:
+    except UNREADABLE as error:
         raise PayloadUnreadable("the serializer cannot read it") from error
     if not isinstance(data, dict):
         raise PayloadUnreadable("not a dict")
@@ -119,6 +132,20 @@ _LOADERS = {
     JSON: lambda body, serializer: JSONSerializer().loads(body),
     FAST_JSON: lambda body, serializer: (orjson or json).loads(body),
 }
+
+
+# What a serializer raises for bytes that it cannot read: pickle's errors, and those of reading what is not there.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    EOFError,
+    ArithmeticError,
+    PickleError,
+    struct.error,
+)
 
 
 def _culprit(data: dict[str, Any], serializer: type) -> object:
@@ -147,7 +174,7 @@ def close(serialized: Serialized, record_id: str) -> bytes:
     return payload
 
 
-def open_(payload: bytes, record_id: str, serializer: type) -> tuple[Serialized, bool]:
+def open_(payload: bytes, record_id: str) -> tuple[Serialized, bool]:
     """Check that this site wrote the payload for this record, and undo `close()`. Raises `PayloadUnreadable`.
 
     The second is whether today's settings and keys would close it again in the same way.
@@ -156,7 +183,7 @@ def open_(payload: bytes, record_id: str, serializer: type) -> tuple[Serialized,
         raise PayloadUnreadable("empty")
     header = payload[0]
     if not header & MARK:
-        return _open_django(payload, serializer)
+        raise PayloadUnreadable("not of this package")
     body, current = _unseal(payload, record_id) if header & SEALED else _unsign(payload, record_id)
     return Serialized(header & 0x03, compression.decompress(header & compression.MASK, body)), current
 
@@ -176,21 +203,6 @@ def is_ours(payload: bytes, record_id: str) -> bool:
     except PayloadUnreadable:
         return False
     return True
-
-
-def _open_django(payload: bytes, serializer: type) -> tuple[Serialized, bool]:
-    try:
-        body = signing.loads(payload.decode("ascii"), salt=DJANGO_SALT, serializer=_Verbatim)  # type: ignore[arg-type]
-    except (signing.BadSignature, UnicodeDecodeError) as error:
-        raise PayloadUnreadable("neither ours nor signed by this site's Django") from error
-    return Serialized(JSON if serializer is JSONSerializer else CUSTOM, body), False
-
-
-class _Verbatim:
-    """A serializer for `signing.loads()` that leaves the bytes as they are."""
-
-    def loads(self, data: bytes) -> bytes:
-        return data
 
 
 def _compress(body: bytes) -> tuple[int, bytes]:

@@ -4,12 +4,14 @@ A store's core coroutines only note what they have done (`Change`), and its publ
 it needs to know the face, which a core coroutine does not. With SQL in a transaction it waits for the commit.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from django.utils.crypto import salted_hmac
 
-from . import quota
+from . import quota, rotation
 from .exceptions import EngineUnavailable, TooManySessions
 from .records import Record
 from .signals import session_ended, session_started
@@ -25,6 +27,8 @@ LIMIT = "limit"  # MULTISESSION_MAX_PER_USER, by a newer log-in
 PASSWORD = "password"  # noqa: S105  is none
 DEACTIVATED = "deactivated"
 DELETED = "deleted"
+
+logger = logging.getLogger("django_multisession")
 
 
 class Change(NamedTuple):
@@ -76,9 +80,9 @@ async def end(face: Face, storage: Any, records: Sequence[Record], reason: str) 
     """Remove records of users, tell of it, and count what was there."""
     if not session_ended.has_listeners(Record):
         batches = (records[at : at + BATCH] for at in range(0, len(records), BATCH))
-        return sum([await storage.remove([record.id for record in batch]) for batch in batches])
+        return sum([await rotation.remove_all(storage, [record.id for record in batch]) for batch in batches])
     # One by one: another may be removing them too, and only who did it tells of it.
-    gone = [(record.id, record.user_id) for record in records if await storage.remove([record.id])]
+    gone = [(id, record.user_id) for record in records if (id := await rotation.remove(storage, record.id))]
     if not await _deferred(storage, lambda: run_sync(_tell(SYNC, gone, reason))):
         await _tell(face, gone, reason)
     return len(gone)
@@ -93,4 +97,15 @@ async def _tell(face: Face, gone: Iterable[tuple[str, str | None]], reason: str)
 
 async def _deferred(storage: Any, function: Callable[[], object]) -> bool:
     after_commit = getattr(storage, "after_commit", None)
-    return after_commit is not None and await after_commit(function)
+    return after_commit is not None and await after_commit(partial(_after_commit, function))
+
+
+def _after_commit(function: Callable[[], object]) -> None:
+    """What fails is logged: raised, it would keep Django from calling the hooks that come later, the site's own too."""
+    try:
+        function()
+    except TooManySessions:
+        raise  # an answer, for who has signed in
+    except Exception as error:
+        traceback = not isinstance(error, EngineUnavailable)
+        logger.error("What follows a log-in or log-out has failed after the commit: %s", error, exc_info=traceback)

@@ -16,11 +16,11 @@ SHARE = 100  # the default window is this part of the time that a session has le
 
 
 def is_over(record: Record) -> bool:
-    """Whether a live record is past the idle or the absolute limit."""
+    """Whether a live record is no session any more: past the idle or the absolute limit, or a mark."""
     idle, absolute = conf.IDLE_AGE, conf.ABSOLUTE_AGE
     if idle is None and absolute is None:
-        return False
-    return latest(record.expires_at, record.created_at, record.updated_at) <= utcnow()
+        return record.is_mark
+    return record.is_mark or latest(record.expires_at, record.created_at, record.updated_at) <= utcnow()
 
 
 def latest(expires_at: datetime, created_at: datetime, active_at: datetime) -> datetime:

@@ -16,6 +16,7 @@ UNFAIR = bytes(range(256 - 256 % len(VALID_KEY_CHARS), 256))  # these would favo
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 _from_timestamp = datetime.fromtimestamp
+NO_SESSION = 0x83  # of a payload's header: of this package (see codecs.py), and of a kind that no session has
 EXACT = 1 << 42  # milliseconds, until 2109: up to there a float of seconds keeps whole microseconds, and is faster
 
 
@@ -54,6 +55,11 @@ class Record:
 
     def is_live(self, now: datetime) -> bool:
         return self.expires_at > now
+
+    @property
+    def is_mark(self) -> bool:
+        """No session, but what became of one (see `rotation.py`): the header of its payload says so."""
+        return self.payload[:1] != b"" and self.payload[0] & NO_SESSION == NO_SESSION
 
 
 def new_session_key() -> str:
@@ -100,8 +106,8 @@ def from_epoch(milliseconds: int) -> datetime:
 
 
 class Page(list[Record]):
-    """A page of `Storage.scan()`, and the `after` of the `next` one (`None`: this was the last)."""
+    """A page of `Storage.scan()`, and the `after` of the `next` one (`None`: this was the last). Marks are left out."""
 
     def __init__(self, records: Iterable[Record] = (), next: str | None = None) -> None:
-        super().__init__(records)
+        super().__init__(record for record in records if not record.is_mark)
         self.next = next

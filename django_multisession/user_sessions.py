@@ -18,7 +18,8 @@ are left alone: what is listed, what is counted and what is ended says `listing.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import import_module
@@ -30,10 +31,9 @@ from django.contrib.auth import get_user_model
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.utils import timezone
-from django.utils.module_loading import import_string
 
-from . import codecs, devices, lifecycle, limits, listing
-from .exceptions import PayloadUnreadable
+from . import devices, lifecycle, limits, listing
+from .codecs import data_of
 from .lifecycle import REVOKED, handle
 from .records import Record, identify
 from .twins import ASYNC, SYNC, Face, run_sync
@@ -160,6 +160,17 @@ async def arepair_index(user: Any = None, after: str | None = None, pages: int |
     return await _repair_index(ASYNC, user, after, pages)
 
 
+@contextmanager
+def not_an_authentication(request: Any) -> Iterator[None]:
+    """A `login()` or `alogin()` within is none: somebody of the staff looks in as a user, say.
+
+    `@require_recent_login` and `MULTISESSION_ABSOLUTE_AGE` go on as before, `MULTISESSION_MAX_PER_USER` does not count
+    the session, and no `session_started` is sent. Raises `TypeError` for a session.
+    """
+    with devices.not_an_authentication(request):
+        yield
+
+
 # Core
 
 
@@ -167,7 +178,7 @@ async def _sessions_of(face: Face, user: Any, request: Any) -> UserSessions:
     storage, user_id, own_id = _storage(face), user_id_of(user), own_id_of(request)
     held = await listing.of_user(storage, user_id)
     records = await listing.live(storage, held)
-    own = getattr(getattr(request, "session", None), "_record", None)
+    own = own_record_of(request)
     can_miss = _can_miss(storage, user_id)
     complete = _unless_foreign(user_id, held.foreign, True if records or not can_miss else None)
     if can_miss and own and own.id == own_id and own.user_id == user_id and own_id not in {each.id for each in records}:
@@ -285,7 +296,13 @@ def own_id_of(request: Any) -> str | None:
     if isinstance(request, SessionBase):
         raise TypeError("Give the request, not its session.")
     key = getattr(getattr(request, "session", None), "session_key", None)
-    return identify(key) if key else None
+    return identify(key) if key and isinstance(key, str) else None
+
+
+def own_record_of(request: Any) -> Record | None:
+    """What a request has loaded; `None` where other middleware has put something else into its session."""
+    record = getattr(getattr(request, "session", None), "_record", None)
+    return record if isinstance(record, Record) else None
 
 
 def _can_miss(storage: Any, user_id: str) -> bool:
@@ -324,11 +341,3 @@ def _described(record: Record, own_id: str | None) -> UserSession:
 def _local(moment: datetime) -> datetime:
     moment = min(max(moment, EARLIEST), LATEST)  # whatever the store says, and "never expires" as datetime.max
     return moment if settings.USE_TZ else timezone.make_naive(moment)
-
-
-def data_of(record: Record) -> dict[str, Any]:
-    """The session's data, or none: one that cannot be read is listed all the same, and can be ended."""
-    try:
-        return codecs.decode(record.payload, record.id, import_string(settings.SESSION_SERIALIZER))
-    except PayloadUnreadable:
-        return {}

@@ -339,10 +339,25 @@ class TestDropIn:
         with override_settings(MULTISESSION_ENCRYPTION_KEYS=["11" * 32]):
             assert stored(face, Store, key) == {"a": 1}
 
-    def test_payloads_of_djangos_engines_are_read(self, Store, face, verbs):
+    def test_djangos_signed_text_is_no_payload_of_any_record(self, Store, face, verbs):
+        """It names no record: whoever can write to the store could copy a victim's into that of an own session."""
         key, record = KEY, a_record(identify(KEY))
         verbs.insert(dataclasses.replace(record, payload=Store().encode({"from": "Django"}).encode()))
-        assert stored(face, Store, key) == {"from": "Django"}
+        assert stored(face, Store, key) == {}
+
+    @pytest.mark.parametrize(("record_says", "data_say"), [("9", None), (None, "9"), ("9", "8")])
+    def test_a_record_of_another_user_than_its_data_is_no_session(
+        self, Store, face, verbs, caplog, record_says, data_say
+    ):
+        key = saved(face, Store, **({USER_ID: data_say} if data_say else {"a": 1}))
+        record = verbs.read(identify(key))
+        verbs.replace(dataclasses.replace(record, user_id=record_says, version=record.version + 1))
+        session = face(Store(key))
+        with caplog.at_level(logging.WARNING, logger="django.security.SuspiciousSession"):
+            assert session.load() == {}
+        assert session.session_key is None
+        [warning] = caplog.records
+        assert "another user" in warning.getMessage()
 
 
 def close_connections() -> None:
@@ -634,6 +649,61 @@ class TestDeletedStaysDeleted:
         with pytest.raises(UpdateError):
             session.save()
         assert face(Store()).exists(key) is False
+
+
+class TestASaveAsks:
+    """A save that was asked for asks the store, unless this object itself knows better."""
+
+    @pytest.mark.parametrize("end", ["delete", "flush elsewhere", "delete elsewhere", "expired"])
+    @pytest.mark.parametrize("change", ["equal bytes", "nothing", "no touch"])
+    def test_what_was_ended_is_told(self, Store, face, clock, end, change):
+        key = saved(face, Store, a=1)
+        session = face(Store(key))
+        assert session["a"] == 1
+        if change != "nothing":
+            session["a"] = 1
+        session.may_touch = change != "no touch"
+        if end == "delete":
+            session.delete()
+        elif end == "expired":
+            clock.shift(14 * 24 * 3600 + 1)
+        else:
+            getattr(face(Store(key)), end.split()[0])()
+        with pytest.raises(UpdateError):
+            session.save()
+        assert face(Store()).exists(key) is False
+
+    def test_created_deleted_saved(self, Store, face):
+        session = face(Store(KEY))
+        session.save(must_create=True)
+        session.delete()
+        with pytest.raises(UpdateError):
+            session.save()
+        session.save(must_create=True)
+        session.save()
+        assert face(Store()).exists(KEY) is True
+
+    def test_a_flushed_session_is_saved_under_a_new_key(self, Store, face):
+        key = saved(face, Store, a=1)
+        session = face(Store(key))
+        session.flush()
+        session["b"] = 2
+        session.save()
+        assert session.session_key != key
+        assert stored(face, Store, session.session_key) == {"b": 2}
+
+    @pytest.mark.parametrize("modified", [True, False])
+    def test_saves_of_every_request_are_silent_where_nothing_was_modified(self, Store, face, modified):
+        key = saved(face, Store, a=1)
+        session = face(Store(key))
+        assert session["a"] == 1
+        session.modified = modified
+        face(Store(key)).delete()
+        with override_settings(SESSION_SAVE_EVERY_REQUEST=True):
+            if not modified:
+                return session.save()
+            with pytest.raises(UpdateError):
+                session.save()
 
 
 KEYS = {

@@ -16,15 +16,15 @@ from decimal import Decimal
 from hashlib import sha256
 from importlib import import_module
 from itertools import product
+from pickle import UnpicklingError
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import orjson
 import pytest
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.serializers import JSONSerializer
-from django.core import signing
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 from hypothesis import HealthCheck, example, given
@@ -325,6 +325,41 @@ def test_where_no_single_value_is_to_blame_no_key_is_named() -> None:
 
 
 @pytest.mark.parametrize("fast", [True, False], ids=["orjson", "json"])
+class Interrupted:
+    """A serializer that is interrupted while it reads, by what says nothing of the bytes."""
+
+    errors: ClassVar[list[Exception]] = []
+
+    def dumps(self, data: Any) -> bytes:
+        return b"data"
+
+    def loads(self, data: bytes) -> Any:
+        raise self.errors[-1]
+
+
+class TimeLimit(Exception):
+    """As a worker's soft time limit."""
+
+
+@pytest.mark.parametrize("error", [RecursionError(), MemoryError(), TimeLimit(), TimeoutError(), OSError()])
+def test_what_says_nothing_of_the_bytes_is_not_an_unreadable_payload(error: Exception, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Interrupted, "errors", [error])
+    with pytest.raises(type(error)):
+        decode(encode({}, ID, Interrupted), ID, Interrupted)
+    monkeypatch.setitem(codecs._LOADERS, codecs.FAST_JSON, lambda body, serializer: Interrupted().loads(body))
+    with pytest.raises(type(error)):
+        decode(encode(SMALL, ID, JSONSerializer), ID, JSONSerializer)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError(), KeyError(), UnpicklingError(), EOFError(), AttributeError(), ModuleNotFoundError()]
+)
+def test_what_a_serializer_says_of_bytes_that_it_cannot_read(error: Exception, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Interrupted, "errors", [error])
+    with pytest.raises(PayloadUnreadable):
+        decode(encode({}, ID, Interrupted), ID, Interrupted)
+
+
 def test_json_stays_readable_when_the_serializer_changes(fast: bool) -> None:
     with without(orjson=not fast):
         payload = encode(SMALL, ID, JSONSerializer)
@@ -525,7 +560,7 @@ def test_the_border_between_record_id_and_body_cannot_be_moved() -> None:
     head, body = payload[: 1 + codecs.MAC_SIZE], payload[1 + codecs.MAC_SIZE :]
     for moved, record_id in [(head + ID[-1:].encode() + body, ID[:-1]), (head + body[1:], ID + chr(body[0]))]:
         with pytest.raises(PayloadUnreadable, match="bad signature"):
-            codecs.open_(moved, record_id, JSONSerializer)
+            codecs.open_(moved, record_id)
 
 
 def test_every_sealed_payload_is_another_and_shows_nothing() -> None:
@@ -616,11 +651,7 @@ def test_what_a_save_would_close_with_another_key_is_not_current(
     with override_settings(**old):
         payload = encode(SMALL, ID, JSONSerializer)
     with override_settings(**new):
-        assert codecs.open_(payload, ID, JSONSerializer)[1] is current
-
-
-def test_what_django_signed_is_not_current() -> None:
-    assert not codecs.open_(of_django("db", SMALL), ID, JSONSerializer)[1]
+        assert codecs.open_(payload, ID)[1] is current
 
 
 RAW = bytes(range(224, 256))  # in base64 with both + and / in it
@@ -715,38 +746,12 @@ def of_django(engine: str, data: dict[str, Any]) -> bytes:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("data", [SMALL, LARGE, {}], ids=["small", "large", "empty"])
-def test_what_djangos_engines_wrote_is_readable(engine: str, data: dict[str, Any]) -> None:
-    assert decode(of_django(engine, data), ID, JSONSerializer) == data
-
-
-def test_what_djangos_engines_wrote_is_readable_after_a_key_rotation() -> None:
-    payload = of_django("db", SMALL)
-    with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=[OURS]):
-        assert decode(payload, ID, JSONSerializer) == SMALL
-    with override_settings(SECRET_KEY="new"):
+def test_what_djangos_engines_wrote_opens_in_no_record(engine: str, data: dict[str, Any]) -> None:
+    """It names no record, so whoever can write to the store could put a victim's text into that of an own session."""
+    payload = of_django(engine, data)
+    assert unreadable(payload)
+    with override_settings(MULTISESSION_ENCRYPTION_KEYS=[KEY]):
         assert unreadable(payload)
-
-
-def test_what_djangos_engines_wrote_with_another_serializer_is_readable_with_it() -> None:
-    with override_settings(SESSION_SERIALIZER=f"{__name__}.PickleSerializer"):
-        payload = of_django("db", {"set": {1, 2}, "trap": Trap()})
-    with pytest.raises(PayloadUnreadable):
-        decode(payload, ID, JSONSerializer)
-    assert not Trap.sprung
-    with override_settings(SESSION_SERIALIZER=f"{__name__}.PickleSerializer"):
-        payload = of_django("db", {"set": {1, 2}})
-    assert decode(payload, ID, PickleSerializer) == {"set": {1, 2}}
-
-
-@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
-def test_no_small_change_to_djangos_text_opens(data: dict[str, Any]) -> None:
-    payload = of_django("db", data)
-    assert [changed for changed in small_changes(payload) if not unreadable(changed)] == []
-
-
-def test_text_that_django_signed_for_another_purpose_does_not_open() -> None:
-    assert unreadable(signing.dumps(SMALL, salt="django.contrib.sessions.backends.signed_cookies").encode())
-    assert unreadable(signing.dumps(SMALL).encode())
 
 
 # Optional libraries

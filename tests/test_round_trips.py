@@ -19,6 +19,7 @@ from django.test import override_settings
 from django_multisession import user_sessions
 from django_multisession.backends import mongodb
 from django_multisession.backends import redis as redis_engine
+from django_multisession.exceptions import SessionEnded
 from django_multisession.lifecycle import BATCH, handle
 from django_multisession.models import Session
 from django_multisession.records import Record, identify
@@ -134,7 +135,9 @@ EXPECTED = {
     "load": {"redis": ["GET"], "mongodb": ["find"], "sql": ["SELECT"]},
     "exists": {"redis": ["GET"], "mongodb": ["find"], "sql": ["SELECT"]},
     "save": {"redis": ["EVALSHA"], "mongodb": ["update"], "sql": ["UPDATE"]},
-    "unchanged save": {"redis": [], "mongodb": [], "sql": []},
+    "unchanged save": {"redis": ["GET"], "mongodb": ["find"], "sql": ["SELECT"]},
+    "save of every request": {"redis": [], "mongodb": [], "sql": []},
+    "save after delete": {"redis": ["DEL"], "mongodb": ["delete"], "sql": ["DELETE"]},
     "touch": {"redis": ["EVALSHA"], "mongodb": ["update"], "sql": ["UPDATE"]},
     "create": {"redis": ["SET"], "mongodb": ["insert"], "sql": ["INSERT"]},
     "create signed in": {"redis": ["EVALSHA"], "mongodb": ["insert"], "sql": ["INSERT"]},
@@ -143,6 +146,11 @@ EXPECTED = {
         "redis": ["GET", "SET", "DEL"],
         "mongodb": ["find", "insert", "delete"],
         "sql": ["SELECT", "INSERT", "DELETE"],
+    },
+    "cycle_key signed in": {
+        "redis": ["GET", "EVALSHA", "SET", "EVALSHA", "DEL"],
+        "mongodb": ["find", "insert", "insert", "update", "delete"],
+        "sql": ["SELECT", "INSERT", "INSERT", "UPDATE", "DELETE"],
     },
     "flush": {"redis": ["DEL"], "mongodb": ["delete"], "sql": ["DELETE"]},
 }
@@ -166,15 +174,28 @@ def test_round_trips(Store, face, engine_name, trips_of, operation, clock):
         "exists": lambda: session.exists(KEY),
         "save": changed.save,
         "unchanged save": session.save,
+        "save of every request": lambda: of_every_request(session),
+        "save after delete": lambda: (session.delete(), refused(session)),
         "touch": lambda: (clock.shift(61), session.save()),
         "create": face(Store()).create,
         "create signed in": signed_in.save,
         "delete": session.delete,
         "cycle_key": session.cycle_key,
+        "cycle_key signed in": loaded(face, Store, _auth_user_id="1").cycle_key,
         "flush": session.flush,
     }
     expected = EXPECTED[operation].get(engine_name, EXPECTED[operation]["sql"])
     assert trips_of(operations[operation]) == expected
+
+
+def of_every_request(session: Any) -> None:
+    with override_settings(SESSION_SAVE_EVERY_REQUEST=True):
+        session.save()
+
+
+def refused(session: Any) -> None:
+    with pytest.raises(SessionEnded):
+        session.save()
 
 
 def test_a_request_that_reads_and_writes_is_two_trips(Store, face, trips_of):

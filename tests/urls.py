@@ -135,6 +135,12 @@ async def acount(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"count": count})
 
 
+async def acount_of_user(request: HttpRequest) -> HttpResponse:
+    user = await request.auser()
+    await acount(request)
+    return JsonResponse({"user": user.get_username()})
+
+
 async def alook(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"count": await request.session.aget("count")})
 
@@ -162,6 +168,7 @@ PAGES = (
     fail_in_the_view,
     untouched,
     acount,
+    acount_of_user,
     alook,
     auntouched,
     unhandled,

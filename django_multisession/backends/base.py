@@ -1,66 +1,33 @@
-"""`Storage`, the eight verbs that an engine implements, and `SessionStore`, every algorithm, written once.
+"""`SessionStore`: every algorithm, written once.
 
-Core coroutines are private, take the storage first, and await only its verbs or each other; each public method is one
-line over its core, once per face (see `twins.py`). `SessionStore` knows no server; a `Storage` knows nothing of
-Django's sessions.
+Core coroutines are private, take the storage first, and await only its verbs, what is made of these in `rotation.py`,
+or each other; each public method is one line over its core, once per face (see `twins.py`). `SessionStore` knows no
+server; a `Storage` (see `storage.py`) knows nothing of Django's sessions.
 """
 
 import dataclasses
-import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from datetime import datetime
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-from django.contrib.auth import SESSION_KEY as USER_ID_KEY
-from django.contrib.sessions.backends.base import CreateError, SessionBase
+from django.conf import settings
+from django.contrib.sessions.backends.base import CreateError
 
-from .. import checks, codecs, lifecycle, limits, merging, purge  # noqa: F401  checks: even if the app is not installed
-from ..conf import conf
-from ..exceptions import EngineUnavailable, PayloadUnreadable, SessionConflict, SessionEnded, SessionNotSerializable
-from ..records import Page, Record, identify, in_milliseconds, new_session_key, utcnow
+from .. import checks, codecs, devices, lifecycle, limits, merging, purge, rotation  # noqa: F401  checks: without the app
+from ..exceptions import EngineUnavailable, PayloadUnreadable, SessionConflict, SessionEnded
+from ..records import Record, new_session_key, utcnow
 from ..signals import session_ended
 from ..twins import ASYNC, SYNC, run_sync
+from .state import SessionState, user_id_in
+from .state import logger as logger
+from .storage import Storage
 
-USER_ID_LENGTH = 255  # characters: a user id is an indexed column in SQL, and a part of a key's name in Redis
 ATTEMPTS = 1000  # each one that fails means that another save came through, or that a random key is taken
 
 GONE = "The session was deleted by another request: the user may have logged out."
 
-logger = logging.getLogger("django.security.SuspiciousSession")
 
-
-class Storage(Protocol):
-    """One kind of server. Verbs are stateless, one round trip each, and raise `EngineUnavailable` when it fails."""
-
-    async def read(self, id: str) -> Record | None:
-        """The live record, always from the primary; never an expired one, whatever the server's sweeper has done."""
-
-    async def insert(self, record: Record) -> bool:
-        """Create atomically; `False` if the id is taken."""
-
-    async def replace(self, record: Record) -> Record | None:
-        """Store `record` if the stored version is `record.version - 1`, and answer what the store now holds.
-
-        That is `record` itself (saved), another record (conflict) or `None` (gone or expired). Never creates.
-        """
-
-    async def touch(self, id: str, expires_at: datetime) -> bool:
-        """Move the expiry and `updated_at` (now) of a live record, neither data nor version; `False` if it is gone."""
-
-    async def remove(self, ids: Iterable[str]) -> int:
-        """Delete, and count what was there. Missing ids are no error."""
-
-    async def of_user(self, user_id: str) -> list[Record]:
-        """A user's records that the server has not removed, live or not, by index, never by scan; see `listing.py`."""
-
-    async def scan(self, after: str | None, limit: int) -> Page:
-        """A page of about `limit` records, live or not; `after` is `None`, then the `next` of the page before."""
-
-    async def purge(self, before: datetime, limit: int) -> int:
-        """Delete at most `limit` records (where the server expires by itself: leftovers) that expired before then."""
-
-
-class SessionStore(SessionBase):
+class SessionStore(SessionState):
     """One request's session. An engine's subclass only says where its storages are."""
 
     storage: ClassVar[Any]  # a Storage over a synchronous client, the process's own
@@ -68,24 +35,22 @@ class SessionStore(SessionBase):
 
     may_touch = True  # cleared by @no_touch: an unchanged save does nothing then
 
-    _record: Record | None = None  # as last read or written: what the next save follows
-    _base: Record | None = None  # as last read or surely written: what a merge goes by
-    _serialized: codecs.Serialized | None = None  # its data: what a save is compared with
-    _identified: tuple[str | None, str] = (None, "")  # the session key that was hashed last, and its id
-    _committed = True  # False: written in a transaction that may yet be rolled back
-    _changes: tuple[lifecycle.Change, ...] = ()  # of the session's user, not seen to yet
-
     # Core
 
     async def _load(self, storage: Storage) -> dict[str, Any]:
         self._serialized = None
-        self._record = self._base = await self._read(storage, self.session_key)
-        if self._record is None:
-            # Never adopt a key that the store does not know: the browser chose it (session fixation).
-            self._session_key = None
-            return {}
-        data, self._serialized = self._open(self._record)
-        return data or {}
+        self._record = self._base = record = await self._read(storage, self.session_key)
+        if record is not None:
+            data, self._serialized = await self._open_surely(storage, record)
+            if data is None:
+                return {}
+            if user_id_in(data) == record.user_id:
+                return data
+            logger.warning("Session record refused: it says another user than its data (id %s).", record.id)
+            self._record = self._base = self._serialized = None
+        # Never adopt a key that the store does not know: the browser chose it (session fixation).
+        self._session_key = None
+        return {}
 
     async def _read(self, storage: Storage, session_key: str | None) -> Record | None:
         record = await storage.read(self._id_of(session_key)) if session_key else None
@@ -115,16 +80,21 @@ class SessionStore(SessionBase):
             return await self._create(storage)
         await self._data(storage, no_load=must_create)
         if not must_create:
+            if self._rotated_in is not None:
+                await self._rotate_again(storage, self._rotated_in)
             await self._update(storage)
         elif not await self._insert(storage, self.session_key):
             raise CreateError
 
     async def _insert(self, storage: Storage, session_key: str, created_at: datetime | None = None) -> bool:
-        serialized = codecs.serialize(self._session_cache, self.serializer)
-        record = self._new_record(self._id_of(session_key), serialized, created_at)
+        devices.settle_login(self)
+        data = {**self._session_cache, **self._link} if self._link else self._session_cache
+        serialized = codecs.serialize(data, self.serializer)
+        record = self._new_record(self._id_of(session_key), serialized, created_at or devices.since(self))
         if not await storage.insert(record):
             return False
-        self._wrote(record, serialized)
+        self._wrote(record, None if self._link else serialized)
+        self._ended = None
         if created_at is None:  # else it goes on under another key
             self._note(record, None, record.user_id)
         return True
@@ -134,23 +104,25 @@ class SessionStore(SessionBase):
             raise SessionEnded(GONE)
         if stored.expires_at <= stored.updated_at and self._expires_at(stored.created_at, utcnow()) <= utcnow():
             return None  # saved before to be over at once, by set_expiry() into the past
+        devices.settle_login(self)
         for _ in range(ATTEMPTS):
             serialized = codecs.serialize(self._session_cache, self.serializer)
             if serialized == self._serialized:
                 return await self._touch(storage, stored)
             record = self._next_record(stored, serialized)
-            if (held := await storage.replace(record)) is None:
-                raise SessionEnded(GONE)
+            held = await storage.replace(record)
             if held == record:
-                self._note(record, stored.user_id, record.user_id)
+                self._note(record, devices.user_before(self, stored), record.user_id)
                 return self._wrote(record, serialized)
-            self._resolve(held)
-            stored = held
+            if held is None or held.is_mark:
+                stored = await self._follow(storage)
+            else:
+                stored = self._resolve(held)
         raise SessionConflict(self._session_cache, self._data_of(stored) or {}, ATTEMPTS)
 
     async def _stored(self, storage: Storage) -> Record | None:
         """The record that this object has loaded or written, else (after `clear()`) the one in the store."""
-        if self.session_key is None:  # loading found nothing
+        if self.session_key is None or self._ended == self._id_of(self.session_key):  # loading found nothing; deleted
             return None
         if self._record is None or self._record.id != self._id_of(self.session_key):
             self._record = self._base = await self._read(storage, self.session_key)
@@ -174,131 +146,130 @@ class SessionStore(SessionBase):
         expires_at = self._expires_at(stored.created_at, now, stored)
         fresh = expires_at == stored.expires_at and now - stored.updated_at < limits.window(expires_at - now)
         if fresh or not self.may_touch:
-            return
-        if not await storage.touch(stored.id, expires_at):
-            raise SessionEnded(GONE)
-        self._record = dataclasses.replace(stored, expires_at=expires_at, updated_at=now)
+            is_asked = self.modified or not settings.SESSION_SAVE_EVERY_REQUEST
+            if is_asked and not await self._exists(storage, self.session_key):
+                await self._follow(storage)
+        elif await storage.touch(stored.id, expires_at):
+            self._record = dataclasses.replace(stored, expires_at=expires_at, updated_at=now)
+        else:
+            await self._follow(storage)
 
     async def _delete(self, storage: Storage, session_key: str | None = None) -> None:
-        if key := session_key or self.session_key:
-            record = self._record if self._record and self._record.id == self._id_of(key) else None
-            if record is None and session_ended.has_listeners(Record):
-                record = await storage.read(self._id_of(key))
-            if await storage.remove([self._id_of(key)]) and record:
-                self._note(record, record.user_id, None)
+        if not (key := session_key or self.session_key):
+            return
+        id = self._id_of(key)
+        record = self._flushed = self._record if self._record and self._record.id == id else None
+        if record is None and session_ended.has_listeners(Record):
+            record = await storage.read(id)
+        if (ended := await rotation.remove(storage, id)) and record:
+            self._note(dataclasses.replace(record, id=ended), record.user_id, None)
+        self._forget(id)
 
-    def _note(self, record: Record, before: str | None, now: str | None) -> None:
-        if before != now:
-            self._changes += (lifecycle.Change(record, before, now),)
+    async def _open_surely(
+        self, storage: Storage, record: Record
+    ) -> tuple[dict[str, Any] | None, codecs.Serialized | None]:
+        """As `_open()`. What does not verify may be another record's, from a connection that is out of step."""
+        try:
+            return self._opened(record)
+        except PayloadUnreadable:
+            if hasattr(storage, "read_anew"):
+                self._record = self._base = record = await storage.read_anew(record.id) or record
+            return self._open(record)
+
+    # Rotation: see rotation.py
 
     async def _cycle_key(self, storage: Storage) -> None:
         await self._data(storage)
         old_key = self.session_key
-        old = await self._newest(storage) if old_key else None
-        same_user = old is not None and old.user_id == self._user_id()
-        await self._create(storage, created_at=old.created_at if old and same_user else None)
-        if old_key and not await storage.remove([self._id_of(old_key)]) and old and old.user_id:
-            # Logged out meanwhile. (An anonymous session goes on: a log-in form was sent twice.)
-            await storage.remove([self._id_of(str(self.session_key))])
-            self.clear()
-            self._session_key = None
-            raise SessionEnded(GONE)
+        old = await self._newest(storage)
+        if old is None or old.user_id is None or old.user_id != self._user_id():
+            return await self._renew(storage, old)
+        log_in = rotation.log_in_of(self._session_cache)
+        accepted = await rotation.is_accepted(self._face, log_in)
+        if accepted and self.session_key != old_key:  # another request has cycled it, just now
+            self.modified = True
+        else:
+            await self._rotate(storage, old, leave_mark=accepted)
+        self._rotated_in = log_in if accepted else None
 
     async def _newest(self, storage: Storage) -> Record | None:
-        """What is stored under the own key, with the changes of others merged into the data."""
-        stored = await self._stored(storage)
-        if stored is None or (held := await storage.read(stored.id)) is None:
-            return stored
-        if held.version != stored.version:
-            self._resolve(held)
-        return held
+        """What is stored under the own key, or that to which another request has cycled it; `None`: nothing.
 
-    def _id_of(self, session_key: str) -> str:
-        key, id = self._identified  # hashing takes longer, and a save asks again for what the load did
-        if key != session_key:
-            self._identified = session_key, id = session_key, identify(session_key)
-        return id
-
-    # Conflicts
-
-    def _resolve(self, held: Record) -> None:
-        """Another request has saved: do as the site has chosen, and go on from what the store holds."""
-        if conf.ON_CONFLICT == "raise":
-            raise SessionConflict(self._session_cache, self._data_of(held) or {})
-        if conf.ON_CONFLICT == "merge":
-            self._merge(held)
-        self._record = self._base = held
-        self._serialized, self._committed = None, True
-
-    def _merge(self, held: Record) -> None:
-        if held.user_id != self._user_id():
-            raise SessionEnded("The session was saved with another user meanwhile.")
-        if (stored := self._data_of(held)) is not None:  # else it is of no use to anybody
-            merging.adopt(self._data_of(self._base) or {}, self._session_cache, stored, self.serializer)
-
-    # From session data to record, and back
-
-    def _next_record(self, stored: Record, serialized: codecs.Serialized) -> Record:
-        created_at = stored.created_at if stored.user_id == self._user_id() else None
-        return self._new_record(stored.id, serialized, created_at, stored)
-
-    def _new_record(
-        self, id: str, serialized: codecs.Serialized, created_at: datetime | None, stored: Record | None = None
-    ) -> Record:
-        now = utcnow()
-        return Record(
-            id=id,
-            payload=codecs.close(serialized, id),
-            user_id=self._user_id(),
-            created_at=created_at or now,
-            updated_at=now,
-            expires_at=self._expires_at(created_at or now, now, stored),
-            version=stored.version + 1 if stored else 1,
-        )
-
-    def _open(self, record: Record) -> tuple[dict[str, Any] | None, codecs.Serialized | None]:
-        """The data (`None` if it is unreadable), and its bytes if today's keys and settings would close them again."""
-        try:
-            serialized, current = codecs.open_(record.payload, record.id, self.serializer)
-            return codecs.deserialize(serialized, self.serializer), serialized if current else None
-        except PayloadUnreadable as error:
-            logger.warning("Session data corrupted: %s (id %s).", error.reason, record.id)
-            return None, None
-
-    def _data_of(self, record: Record | None) -> dict[str, Any] | None:
-        return self._open(record)[0] if record else None
-
-    def _wrote(self, record: Record, serialized: codecs.Serialized | None) -> None:
-        self._record = self._base = record
-        self._serialized, self._committed = serialized, True
-
-    def _user_id(self) -> str | None:
-        user_id = self._session_cache.get(USER_ID_KEY)
-        if user_id is None or user_id == "":
+        The changes of others are merged into the data. A user's session that was ended is an error.
+        """
+        if (stored := await self._stored(storage)) is None:
             return None
-        if len(str(user_id)) > USER_ID_LENGTH:
-            raise SessionNotSerializable(USER_ID_KEY) from ValueError(f"over {USER_ID_LENGTH} characters")
-        return str(user_id)
+        if (held := await storage.read(stored.id)) is not None and not held.is_mark:
+            return held if held.version == stored.version else self._resolve(held)
+        if stored.user_id is None:
+            return None
+        try:
+            return await self._follow(storage)
+        except SessionEnded:
+            self._leave()
+            raise
 
-    def _expires_at(self, created_at: datetime, now: datetime, stored: Record | None = None) -> datetime:
-        """When the session is to end. What is stored stays while it is but little too early: writing it costs more."""
-        # Does no I/O: _session_cache is there by now.
-        # From an aware moment: a naive one plus some time is off by an hour where the clocks go back.
-        wanted = limits.latest(in_milliseconds(self.get_expiry_date(modification=now)), created_at, active_at=now)
-        if stored and limits.NO_TIME <= wanted - stored.expires_at < limits.window(wanted - now):
-            return stored.expires_at
-        return wanted
+    async def _renew(self, storage: Storage, old: Record | None) -> None:
+        """A new key for a session without a user, or for another user's. The old one is dead at once."""
+        old_id = self._id_of(self.session_key) if self.session_key else None
+        await self._create(storage, old.created_at if old and old.user_id == self._user_id() else None)
+        # An anonymous session goes on though it is gone: a log-in form was sent twice.
+        if old_id and not await rotation.remove(storage, old_id) and old and old.user_id:
+            await self._undo(storage)
+
+    async def _rotate(self, storage: Storage, old: Record, leave_mark: bool) -> None:
+        """A new key for the session of a user; `leave_mark`: requests that have loaded it may go on under it."""
+        old_key, same_user = str(self.session_key), old.user_id == self._user_id()
+        self._link = {rotation.COPY_OF: old.id}
+        await self._create(storage, old.created_at if same_user else None)
+        self._link = {}
+        if leave_mark and not await storage.insert(rotation.mark(old.id, old_key, str(self.session_key))):
+            await storage.remove([self._id_of(str(self.session_key))])  # another request was faster
+            self._session_key, self._record, self._base = old_key, old, old
+            await self._follow(storage)
+            return
+        newer = await rotation.retire(storage, old)
+        if newer is None and (leave_mark or not await rotation.remove(storage, old.id)):
+            await self._undo(storage, rotation.mark_id(old.id))
+        if newer and newer != old:
+            merging.adopt(self._data_of(old) or {}, self._session_cache, self._data_of(newer) or {}, self.serializer)
+            await self._update(storage)
+
+    async def _undo(self, storage: Storage, *others: str) -> None:
+        """The session has been ended while its key was cycled: the copy ends too."""
+        await storage.remove([self._id_of(str(self.session_key)), *others])
+        self._leave()
+        raise SessionEnded(GONE)
+
+    async def _rotate_again(self, storage: Storage, log_in: dict[str, Any]) -> None:
+        """The first save after a rotation: what was cycled for a new password, or user, leads nobody there."""
+        self._rotated_in = None
+        if rotation.log_in_of(self._session_cache) == log_in or await rotation.is_accepted(self._face, log_in):
+            return
+        if old := await self._newest(storage):
+            await self._rotate(storage, old, leave_mark=False)
+
+    async def _follow(self, storage: Storage) -> Record:
+        """Go on under the key to which another request has cycled ours. Raises `SessionEnded` where none has."""
+        if self._record and self._record.user_id:
+            key, record = await rotation.follow(storage, str(self.session_key))
+            if key and record and not limits.is_over(record):
+                ours, theirs = (rotation.log_in_of(self._data_of(each) or {}) for each in (self._base, record))
+                if await rotation.is_same(self._face, ours, theirs):
+                    self._session_key = key
+                    return self._resolve(record, rotated=True)
+        raise SessionEnded(GONE)
 
     # Faces
 
     def _run(self, core: Coroutine[Any, Any, None]) -> None:
-        self._changes = ()
+        self._changes, self._face = (), SYNC
         run_sync(core)
         if self._changes:
             run_sync(lifecycle.follow(SYNC, self))
 
     async def _arun(self, core: Coroutine[Any, Any, None]) -> None:
-        self._changes = ()
+        self._changes, self._face = (), ASYNC
         await core
         if self._changes:
             await lifecycle.follow(ASYNC, self)

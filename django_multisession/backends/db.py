@@ -56,6 +56,11 @@ class DbStorage:
         rows = await self._ask(_fetch, _read_sql, id, epoch_now())
         return _record(rows[0]) if rows else None
 
+    async def read_newest(self, id: str) -> Record | None:
+        """As `read()`, and within a transaction what others have committed since it began. No verb."""
+        rows = await self._ask(_fetch_newest, id, epoch_now())
+        return _record(rows[0]) if rows else None
+
     async def insert(self, record: Record) -> bool:
         return bool(await self._ask(_insert, record))
 
@@ -263,6 +268,11 @@ class SessionStore(base.SessionStore):
         super()._wrote(record, serialized)
         if connections[_alias()].in_atomic_block:
             self._base, self._committed = base, False
+
+    def _forget(self, id: str) -> None:
+        super()._forget(id)
+        if connections[_alias()].in_atomic_block:
+            self._ended = None  # it may be rolled back
 
     storage = DbStorage(call=lambda function, *arguments: function(*arguments))
     astorage = DbStorage(call=lambda function, *arguments: sync_to_async(function)(*arguments))
