@@ -1,12 +1,13 @@
 """The check of whose records a store holds; the list is in `checks.py`."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 
 from django.apps import apps
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
-from django.db import router
+from django.db import Error, router, transaction
 
 from . import codecs, user_sessions
 from .checks import Problems, engine, messages
@@ -38,20 +39,35 @@ def store_shared_deployed(**_kwargs: object) -> list[checks.CheckMessage]:
 def _is_asked(databases: set[str]) -> bool:
     if engine() != "db" or not apps.is_installed("django_multisession"):
         return engine() in ("mongodb", "redis")
-    return router.db_for_write(apps.get_model("django_multisession", "Session")) in databases
+    return _alias() in databases
+
+
+def _alias() -> str:
+    return router.db_for_write(apps.get_model("django_multisession", "Session"))
 
 
 def of_others() -> Problems:
     try:
-        found = run_sync(user_sessions.store().storage.scan(None, MOST))
+        found = _page()
         others = [record for record in _recent(found) if not codecs.is_ours(record.payload, record.id)]
-    except (EngineUnavailable, ImproperlyConfigured):  # as each request will tell, and for what is not migrated yet
+    except (
+        EngineUnavailable,
+        ImproperlyConfigured,
+        Error,
+    ):  # as each request will tell, and for what is not migrated yet
         return
     if len(others) > FEW:
         yield (
             f"Of {len(found)} records in the session store {len(others)} new ones are of none of this site's keys.",
             HINT,
         )
+
+
+def _page() -> list[Record]:
+    storage = user_sessions.store().storage
+    # Atomic: a statement that fails must not spoil the transaction that the caller may be in.
+    with transaction.atomic(using=_alias()) if engine() == "db" else nullcontext():
+        return run_sync(storage.scan(None, MOST))
 
 
 def _recent(records: list[Record]) -> list[Record]:
