@@ -32,6 +32,7 @@ Under `check --deploy` and `check --database` (which `migrate` runs first), of t
     W005  redis: it could not be asked
     E015  redis: it is older than 6.2
     W006  redis: it evicts sessions when its memory is full
+    W011  redis, mongodb, db (--database alone): another site, or a server with other keys, writes into the store too
 
 Under `check --database` (and `migrate`), of the database of the sessions::
 
@@ -291,4 +292,4 @@ def is_callable(path: object) -> bool:
     return False
 
 
-from . import db_checks, redis_checks  # noqa: E402, F401  registers them
+from . import db_checks, foreign_checks, redis_checks  # noqa: E402, F401  registers them

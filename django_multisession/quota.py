@@ -15,7 +15,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from . import codecs, devices, limits, rotation
+from . import codecs, devices, listing
 from .conf import conf, function
 from .exceptions import TooManySessions
 from .records import Record
@@ -71,6 +71,6 @@ async def _admit(face: Face, storage: Any, record: Record, user_id: str, limit: 
 
 async def _live(storage: Any, user_id: str) -> list[Record]:
     """The user's sessions, the oldest log-in first, but those in which somebody else looks in."""
-    live = [each for each in await storage.of_user(user_id) if not limits.is_over(each)]
-    live = [record for record in rotation.each_once(live) if not devices.is_looked_into(record)]
-    return sorted(live, key=lambda record: (record.created_at, record.id))
+    live = await listing.live(storage, await listing.of_user(storage, user_id))
+    counted = [record for record in live if not devices.is_looked_into(record)]
+    return sorted(counted, key=lambda record: (record.created_at, record.id))

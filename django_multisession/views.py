@@ -30,7 +30,16 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST, require_safe
 
-from .user_sessions import REPAIR_PAGES, UserSession, UserSessions, repair_index, revoke, revoke_all, sessions_of
+from .user_sessions import (
+    REPAIR_PAGES,
+    Revoked,
+    UserSession,
+    UserSessions,
+    repair_index,
+    revoke,
+    revoke_all,
+    sessions_of,
+)
 
 PAGE = "django_multisession:user_sessions"
 MOST_SHOWN = 50  # sessions
@@ -49,7 +58,7 @@ def user_sessions(request: HttpRequest) -> HttpResponse:
         "sessions": shown,
         "more": len(sessions) - len(shown),
         "others": sum(not each.is_current for each in sessions),
-        "incomplete": _is_incomplete(request, sessions.complete),
+        "incomplete": _is_incomplete(request, sessions),
         "repairing": bool(_memory(request).get(REPAIR_FROM)),
     }
     return render(request, "django_multisession/user_sessions.html", context)
@@ -60,7 +69,8 @@ def _shown(sessions: UserSessions) -> list[UserSession]:
     return [each for number, each in enumerate(sessions) if number < MOST_SHOWN or each.is_current]
 
 
-def _is_incomplete(request: HttpRequest, complete: bool | None) -> bool:
+def _is_incomplete(request: HttpRequest, found: UserSessions | Revoked) -> bool:
+    complete = True if found.foreign and found.complete is None else found.complete  # no repair finds more of others'
     memory = _memory(request)
     known = memory.get(REPAIR_FROM)
     sure = isinstance(known, int) and time.time() - known < SURE_FOR
@@ -97,7 +107,7 @@ def end(request: HttpRequest, id: str) -> HttpResponse:
         return _sign_out(request)
     if revoke(request.user, id):
         _tell(request, messages.SUCCESS, _("The session was ended."))
-    elif _is_incomplete(request, sessions.complete):
+    elif _is_incomplete(request, sessions):
         _tell(request, messages.WARNING, _("This session was not found, but the list may be incomplete."))
     else:  # not an error: without JavaScript nothing keeps a button from being pressed twice
         _tell(request, messages.WARNING, _("There is no such session, or it has ended already."))
@@ -109,7 +119,7 @@ def end(request: HttpRequest, id: str) -> HttpResponse:
 @_for_signed_in
 def end_others(request: HttpRequest) -> HttpResponse:
     revoked = revoke_all(request.user, keep=request)
-    incomplete = _is_incomplete(request, revoked.complete)
+    incomplete = _is_incomplete(request, revoked)
     text = ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", revoked.ended)
     _tell(request, messages.WARNING if incomplete else messages.SUCCESS, text % {"count": revoked.ended})
     if incomplete:

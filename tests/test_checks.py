@@ -12,7 +12,7 @@ from django.test import override_settings
 from django.test.utils import captured_stderr
 from redis import Redis
 
-from django_multisession import checks, db_checks, redis_checks
+from django_multisession import checks, db_checks, foreign_checks, redis_checks
 from django_multisession.conf import NAMES
 from django_multisession.middleware import SessionMiddleware
 from example_project.servers import RedisServer
@@ -65,7 +65,7 @@ def test_and_so_it_is_when_deployed(name: str) -> None:
 
 def test_the_list_of_numbers_is_complete() -> None:
     listed = re.findall(r"^    ([EW]\d{3})  ", checks.__doc__ or "", re.MULTILINE)
-    code = "".join(Path(module.__file__).read_text() for module in (checks, db_checks, redis_checks))
+    code = "".join(Path(module.__file__).read_text() for module in (checks, db_checks, foreign_checks, redis_checks))
     used = set(re.findall(r'"([EW]\d{3})"', code))
     documented = re.findall(r"^\| `([EW]\d{3})`", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(documented) == sorted(used)

@@ -19,6 +19,7 @@ from .. import tables
 from ..console import confirmed, patient
 from ..progress import counting
 
+FOREIGN = "The store has records of this user that none of this site's keys has made: they are left alone."
 IN_DOUBT = "There may be more, if Redis has lost its index of them: --repair looks through all sessions."
 HEADINGS = "ID", "Device", "IP", "Signed in", "Last seen", "Expires"
 MOST_NAMES = 20  # that are printed; --json has more
@@ -66,8 +67,8 @@ class Command(BaseCommand):
         limit = None if options["limit"] is None else positive("limit", options["limit"])
         user = _user(options)
         sessions = user_sessions.sessions_of(user)
-        if sessions.complete is None and not options["repair"]:
-            self.stderr.write(IN_DOUBT)
+        if sessions.complete is None and (sessions.foreign or not options["repair"]):
+            self.stderr.write(FOREIGN if sessions.foreign else IN_DOUBT)
         shown = sessions[:limit]
         more = len(sessions) - len(shown)
         if options["json"]:
@@ -92,10 +93,10 @@ class Command(BaseCommand):
         if not user:
             return self._say(options, {"ended": user_sessions.revoke_everyone()}, whose)
         revoked = user_sessions.revoke_all(user)
-        complete = True if options["repair"] else revoked.complete
+        complete = True if options["repair"] and not revoked.foreign else revoked.complete
         self._say(options, {"ended": revoked.ended, "complete": complete}, whose)
         if not complete:
-            self.stderr.write(IN_DOUBT)
+            self.stderr.write(FOREIGN if revoked.foreign else IN_DOUBT)
 
     def _stats(self, options: dict[str, Any]) -> None:
         shown = options["verbosity"] > 0 and not options["no_progress"]
@@ -168,7 +169,11 @@ def summary(found: Statistics) -> list[str]:
         f"{_counted(found.sessions)}: {signed_in:,} of users ({found.users:,}), {found.anonymous:,} anonymous.",
         f"{found.bytes:,} bytes of data: {average:,} on average, {found.largest:,} at most.",
     ]
-    return [*lines, f"{found.unreadable:,} cannot be read."] if found.unreadable else lines
+    if found.unreadable:
+        lines.append(f"{found.unreadable:,} cannot be read.")
+    if found.foreign:
+        lines.append(f"{found.foreign:,} more in the store, made with none of this site's keys.")
+    return lines
 
 
 Rows = Sequence[tuple[str, str, str]]
