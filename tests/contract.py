@@ -765,6 +765,14 @@ class TestBadInput:
             session.save()
         assert verbs.scan(None, 10) == []
 
+    @pytest.mark.parametrize("user_id", ["nul\0", "half \ud800"])
+    def test_a_user_id_that_no_store_takes_is_refused(self, Store, face, verbs, user_id):
+        session = face(Store())
+        session[USER_ID] = user_id
+        with pytest.raises(SessionNotSerializable, match="surrogate"):
+            session.save()
+        assert verbs.scan(None, 10) == []
+
     def test_an_unreadable_session_can_be_used_again(self, Store, face):
         with override_settings(SECRET_KEY="another site's"):
             key = saved(face, Store, a=1)

@@ -3,6 +3,7 @@ another. `SessionStore` in `base.py` is this and all that asks a store.
 """
 
 import logging
+import re
 from datetime import datetime
 from typing import Any
 
@@ -16,18 +17,15 @@ from ..records import Record, identify, in_milliseconds, utcnow
 from ..twins import SYNC, Face
 
 USER_ID_LENGTH = 255  # characters: a user id is an indexed column in SQL, and a part of a key's name in Redis
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 logger = logging.getLogger("django.security.SuspiciousSession")
 
 
 def user_id_in(data: dict[str, Any]) -> str | None:
-    """Whose session it is, by its data. Raises `SessionNotSerializable` if that is longer than a store can take."""
+    """Whose session it is, by its data."""
     user_id = data.get(USER_ID_KEY)
-    if user_id is None or user_id == "":
-        return None
-    if len(str(user_id)) > USER_ID_LENGTH:
-        raise SessionNotSerializable(USER_ID_KEY) from ValueError(f"over {USER_ID_LENGTH} characters")
-    return str(user_id)
+    return None if user_id is None or user_id == "" else str(user_id)
 
 
 class SessionState(SessionBase):
@@ -139,7 +137,13 @@ class SessionState(SessionBase):
         self._serialized, self._committed = serialized, True
 
     def _user_id(self) -> str | None:
-        return user_id_in(self._session_cache)
+        """Raises `SessionNotSerializable` for what no store can take."""
+        user_id = user_id_in(self._session_cache)
+        if user_id is not None and len(user_id) > USER_ID_LENGTH:
+            raise SessionNotSerializable(USER_ID_KEY) from ValueError(f"over {USER_ID_LENGTH} characters")
+        if user_id is not None and not user_id.isprintable() and UNSTORABLE.search(user_id):
+            raise SessionNotSerializable(USER_ID_KEY) from ValueError("a NUL or half of a surrogate pair")
+        return user_id
 
     def _expires_at(self, created_at: datetime, now: datetime, stored: Record | None = None) -> datetime:
         """When the session is to end. What is stored stays while it is but little too early: writing it costs more."""
