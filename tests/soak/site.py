@@ -1,4 +1,4 @@
-"""The settings of a small site in processes of its own; what differs from test to test comes as JSON in the environment.
+"""The settings of a small site in processes of its own; what differs comes as JSON in the environment.
 
 Its entry points are in `applications.py`, its pages in `views.py`.
 """

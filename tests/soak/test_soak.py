@@ -10,12 +10,10 @@ from functools import cache
 from typing import Any
 
 import pytest
-from django.contrib.auth import get_user_model
 
 from ..conftest import ENGINES
-from ..routers import SessionRouter
 from .load import USERS, Soak, server_connections, soak
-from .web import KINDS, manage
+from .web import KINDS, manage, user_named
 
 DJANGOS = {"redis": "django.contrib.sessions.backends.cache"}
 DB = "django.contrib.sessions.backends.db"
@@ -31,11 +29,8 @@ FULL = 4000
 
 @pytest.fixture
 def _ann(Store: Any) -> Iterator[None]:
-    """In the database of the site, which is the one under test."""
-    users = get_user_model()._base_manager.using(SessionRouter.alias)
-    users.get_or_create(username="ann", defaults={"password": "!"})
-    yield
-    users.filter(username="ann").delete()
+    with user_named("ann"):
+        yield
 
 
 @cache

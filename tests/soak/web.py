@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import httpx
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.db import connections
 
 from example_project.servers import Server
@@ -111,6 +113,14 @@ def shared(**options: Any) -> dict[str, Any]:
     """The settings of the test's process, with the database under test as the only one."""
     database = {**connections[SessionRouter.alias].settings_dict, "TEST": {}}
     return {name: getattr(settings, name) for name in SHARED} | {"DATABASES": {"default": database | options}}
+
+
+@contextmanager
+def user_named(name: str) -> Iterator[Any]:
+    """One in the database of the site, which is the one under test."""
+    users = get_user_model()._base_manager.using(SessionRouter.alias)
+    yield users.get_or_create(username=name, defaults={"password": "!"})[0]
+    users.filter(username=name).delete()
 
 
 def process_counts(server: WebServer) -> dict[str, int]:
