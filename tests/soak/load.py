@@ -62,7 +62,7 @@ def soak(kind: str, engine: str, requests: int, age: int, server_connections: Ca
         def measure() -> dict[str, int]:
             return {**process_counts(server), "server connections": server_connections()}
 
-        visits(server, 2 * USERS * len(VISIT))
+        visits(server, USERS * len(VISIT))
         warm = settled(measure)
         visits(server, requests)
         after = settled(measure)
