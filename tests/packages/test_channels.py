@@ -169,7 +169,7 @@ def test_a_session_that_was_ended_meanwhile_answers_400(Store, runner, asynchron
 
     async def request() -> None:
         scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-        await ApplicationCommunicator(SessionMiddlewareStack(ended_meanwhile), scope).receive_output(SECONDS)
+        await ApplicationCommunicator(SessionMiddlewareStack(ended_meanwhile), scope).wait(SECONDS)
 
     with pytest.raises(SuspiciousOperation, match="session was deleted"):
         runner.run(request())
