@@ -12,16 +12,15 @@ One row per session in `django_multisession_session` (see `models.Session`); tim
     purge    the first batch of a sweep: see `sweep.py`
 
 Each is a statement of its own in autocommit mode, or part of the transaction that the caller has open. The first five,
-those of requests, are compiled by the ORM once per database and run many times: building a queryset costs several times
-the query. All of them go to the database that the routers name for writes: a replica may lag behind the
-log-in that was just saved.
+those of requests, are compiled by the ORM once per database and run many times, each by a cursor of its own: building a
+queryset costs several times the query. All of them go to the database that the routers name for writes: a replica may
+lag behind the log-in that was just saved.
 """
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
@@ -162,32 +161,23 @@ def _compiled(alias: str, query: Any) -> str:
     return str(statement)
 
 
-# A cursor of each connection, kept open: opening one costs more than the query.
-_cursors: WeakKeyDictionary[Any, tuple[Any, Any]] = WeakKeyDictionary()
-
-
-def _run(alias: str, statement: Statement, parameters: tuple[Any, ...], answer: Callable[[Any], Any]) -> Any:
-    """What a hot statement answers. Whoever comes in between, as an instrumented query may, gets another cursor."""
-    connection = connections[alias]
-    logged = connection.queries_logged  # by cursors of another kind
-    connection.close_if_health_check_failed()
-    of, cursor = _cursors.pop(connection, (None, None))
-    if cursor is None or of is not connection.connection or logged:
-        cursor = connection.cursor()
-    cursor.execute(statement(alias, connection.vendor), parameters)
-    result = answer(cursor)
-    if not logged:
-        _cursors[connection] = connection.connection, cursor
-    return result
+# The cursor is asked for each time, though that takes about as long as a read itself: other packages hang on
+# connection.cursor(). django-tenants sets the schema there, debug toolbars count, SimpleTestCase forbids.
 
 
 def _execute(alias: str, statement: Statement, *parameters: Any) -> int:
     """How many rows a hot statement changed (on MySQL too: matched)."""
-    return int(_run(alias, statement, parameters, lambda cursor: cursor.rowcount))
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        cursor.execute(statement(alias, connection.vendor), parameters)
+        return int(cursor.rowcount)
 
 
 def _fetch(alias: str, statement: Statement, *parameters: Any) -> list[Any]:
-    return list(_run(alias, statement, parameters, lambda cursor: cursor.fetchall()))
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        cursor.execute(statement(alias, connection.vendor), parameters)
+        return list(cursor.fetchall())
 
 
 def _fetch_newest(alias: str, *parameters: Any) -> list[Any]:
