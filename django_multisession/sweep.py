@@ -26,7 +26,6 @@ DELETE picks::
     DELETE FROM <table> WHERE session_id IN (...) [AND <criteria> AND expires_at <= <last>, if not locked]
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
@@ -34,21 +33,18 @@ from typing import Any, NamedTuple
 from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import FieldDoesNotExist
-from django.db import Error, OperationalError, connections, router, transaction
+from django.db import connections, router, transaction
 from django.db.models import BigIntegerField, Count, ExpressionWrapper, F, Func, Q
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
-from .exceptions import EngineUnavailable, InvalidOption
+from .databases import asking, clock, guarded
+from .exceptions import InvalidOption
 from .records import EPOCH, utcnow
-from .twins import settle
 
-Call = Callable[..., Any]
+__all__ = ["asking", "clock"]  # for who asks a table
 
 FEW = 100  # rows that MySQL deletes one by one
-ATTEMPTS = 5
-# PostgreSQL: serialization failure, deadlock. MySQL: deadlock; MariaDB: changed since the snapshot.
-OVERTAKEN = {"40001", "40P01", 1213, 1020}
 DAY = 24 * 60 * 60 * 1000  # milliseconds
 
 
@@ -154,24 +150,9 @@ def batch(
     if criteria.expiry_only:  # those that are looked at go
         size = most
     by_place = criteria.expiry_only and connections[table.alias].vendor == "postgresql"
-    done, last = _repeated(_by_place if by_place else _by_key, table, criteria, after, size, most)
+    one = _by_place if by_place else _by_key
+    done, last = guarded(table.alias, one, table, criteria, after, size, most)
     return done, last or after
-
-
-def _repeated(function: Call, table: Table, *arguments: Any) -> Any:
-    """Again if a request was faster: under REPEATABLE READ a row that has changed meanwhile makes the batch fail."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return function(table, *arguments)
-        except OperationalError as error:
-            if attempt == ATTEMPTS or connections[table.alias].in_atomic_block or not _overtaken(error):
-                raise
-
-
-def _overtaken(error: OperationalError) -> bool:
-    cause = error.__cause__
-    codes = {getattr(cause, "sqlstate", None), getattr(cause, "pgcode", None), *error.args[:1]}
-    return not OVERTAKEN.isdisjoint(codes)
 
 
 def _by_place(
@@ -307,22 +288,3 @@ def _between(table: Table, first: datetime | None, end: datetime, at_most: int) 
         within &= table.where(gte=table.moment(first))
     # The expiry alone, in its order: with the primary key, or in any order, the server would read the table too.
     return int(table.rows().filter(within).order_by(table.expiry).values(table.expiry)[:at_most].count())
-
-
-async def asking(call: Call, alias: str, function: Call, *arguments: Any) -> Any:
-    """What a function answers that asks the database; `call` runs it, directly or in Django's database thread."""
-    try:
-        return await settle(call(guarded, alias, function, *arguments))
-    except Error as error:
-        raise EngineUnavailable(f"Database: {error}") from error
-
-
-def guarded(alias: str, function: Call, *arguments: Any) -> Any:
-    try:
-        return function(*arguments)
-    except Error:
-        # Outside of a request nothing else would notice that the server hung up and open a new connection.
-        connection = connections[alias]
-        if connection.autocommit and not connection.in_atomic_block:
-            connection.close_if_unusable_or_obsolete()
-        raise
