@@ -11,7 +11,8 @@ from an error that the caller made before: the database's own error is raised. A
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ from django.db.transaction import TransactionManagementError
 
 from .conf import conf
 from .exceptions import EngineUnavailable
-from .records import from_epoch, utcnow
+from .records import epoch_now, from_epoch
 from .twins import settle
 
 Call = Callable[..., Any]
@@ -31,22 +32,24 @@ OVERTAKEN = {"40001", "40P01", 1213, 1020}
 IN_VAIN = {1205, "55P03"}
 CALLERS = OVERTAKEN | IN_VAIN | {"25P02"}  # in a transaction; the last: it has failed before
 
-# Milliseconds since 1970, now rather than at the beginning of the transaction.
+# When the statement began, rather than its transaction, in milliseconds since 1970.
 CLOCKS = {
-    "postgresql": "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint",
-    "mysql": "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000",
-    "oracle": "SELECT (CAST(SYS_EXTRACT_UTC(SYSTIMESTAMP) AS DATE) - DATE '1970-01-01') * 86400000 FROM DUAL",
+    "postgresql": "(extract(epoch FROM statement_timestamp()) * 1000)::bigint",
+    "mysql": "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000",
+    "oracle": "ROUND((CAST(SYS_EXTRACT_UTC(SYSTIMESTAMP) AS DATE) - DATE '1970-01-01') * 86400000)",
 }
 
 
 def clock(alias: str) -> datetime:
     """Now in UTC by the clock of the database; SQLite has none but the host's. Raises `django.db.Error`."""
     connection = connections[alias]
-    if connection.vendor not in CLOCKS:
-        return utcnow()
     with connection.cursor() as cursor:
-        cursor.execute(CLOCKS[connection.vendor])
+        cursor.execute(f"SELECT {clock_sql(alias)}{connection.features.bare_select_suffix}")
         return from_epoch(int(cursor.fetchone()[0]))
+
+
+def clock_sql(alias: str) -> str:
+    return CLOCKS.get(connections[alias].vendor) or str(epoch_now())
 
 
 async def asking(call: Call, alias: str, function: Call, *arguments: Any) -> Any:
@@ -61,19 +64,35 @@ def guarded(alias: str, function: Call, *arguments: Any) -> Any:
     until, waited = time.monotonic() + conf.TIMEOUT, False
     while True:
         try:
-            return function(*arguments)
+            with _any_text(connections[alias]):
+                return function(*arguments)
         except Error as error:
-            codes = _codes(error)
+            found = codes(error)
             if in_transaction(alias):
-                if isinstance(error, TransactionManagementError) or codes & CALLERS:
+                if isinstance(error, TransactionManagementError) or found & CALLERS:
                     raise
                 raise EngineUnavailable(f"Database: {error}") from error
             # Outside of a request nothing else would notice that the server hung up and open a new connection.
             connections[alias].close_if_unusable_or_obsolete()
-            again = not waited if codes & IN_VAIN else codes & OVERTAKEN and time.monotonic() < until
+            again = not waited if found & IN_VAIN else found & OVERTAKEN and time.monotonic() < until
             if not again:
                 raise EngineUnavailable(f"Database: {error}") from error
-            waited = waited or bool(codes & IN_VAIN)
+            waited = waited or bool(found & IN_VAIN)
+
+
+@contextmanager
+def _any_text(connection: Any) -> Iterator[None]:
+    """SQLite keeps as text what is no UTF-8, for which its driver would refuse the whole answer."""
+    if connection.vendor != "sqlite":
+        yield
+        return
+    connection.ensure_connection()
+    opened = connection.connection
+    before, opened.text_factory = opened.text_factory, lambda text: text.decode(errors="surrogateescape")
+    try:
+        yield
+    finally:
+        opened.text_factory = before
 
 
 def in_transaction(alias: str) -> bool:
@@ -81,7 +100,7 @@ def in_transaction(alias: str) -> bool:
     return connection.in_atomic_block or not connection.autocommit
 
 
-def _codes(error: Error) -> set[Any]:
+def codes(error: Error) -> set[Any]:
     """The SQLSTATE of psycopg's or psycopg2's error, the number of MySQL's."""
     cause = error.__cause__
     return {getattr(cause, "sqlstate", None), getattr(cause, "pgcode", None), *error.args[:1]} - {None}

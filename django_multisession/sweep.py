@@ -35,6 +35,7 @@ from django.conf import settings
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, router, transaction
 from django.db.models import BigIntegerField, Count, ExpressionWrapper, F, Func, Q
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
@@ -46,6 +47,7 @@ __all__ = ["asking", "clock"]  # for who asks a table
 
 FEW = 100  # rows that MySQL deletes one by one
 DAY = 24 * 60 * 60 * 1000  # milliseconds
+FIRST, LAST = -(2**63), 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Table:
         self.field = self.model._meta.get_field(self.expiry)
         self.alias = alias or router.db_for_write(self.model)
         self.name = self.model._meta.db_table
+        # SQLite keeps any type in any column, so an id may be what no parameter can be.
+        self.by_row = self.ours and connections[self.alias].vendor == "sqlite"
 
     def moment(self, moment: datetime) -> datetime:
         return moment if self.ours or settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
@@ -97,7 +101,11 @@ class Table:
         return Q(*((f"{self.expiry}__{lookup}", value) for lookup, value in lookups.items()))
 
     def rows(self) -> Any:
-        return self.model._base_manager.using(self.alias)
+        """With `_key`, by which a row is found again; without those whose expiry is no number."""
+        rows = self.model._base_manager.using(self.alias)
+        if not self.by_row:
+            return rows.annotate(_key=F("pk"))
+        return rows.annotate(_key=RawSQL("rowid", [], BigIntegerField())).filter(self.where(gt=FIRST, lte=LAST))
 
     def matching(self, criteria: Criteria) -> Any:
         doomed = self.where(lt=self.moment(criteria.before))
@@ -121,7 +129,7 @@ class Table:
     def positions(self, rows: Any) -> list[Position]:
         # The bare number: as a moment it may be a naive local one, which is ambiguous for an hour each autumn.
         expiry = ExpressionWrapper(F(self.expiry), BigIntegerField()) if self.ours else F(self.expiry)
-        return [Position(*row) for row in rows.annotate(_expiry=expiry).values_list("_expiry", "pk")]
+        return [Position(*row) for row in rows.annotate(_expiry=expiry).values_list("_expiry", "_key")]
 
 
 def table_of(model: Any, database: str | None) -> Table:
@@ -194,7 +202,7 @@ def _by_key(
         found, ended = _looked_at(table, criteria, _locked(window) if criteria.expiry_only else window, size, most)
         ids = [each.pk for each in found]
         if found and not criteria.expiry_only:
-            ids = list(_locked(_still(table, criteria, found)).values_list("pk", flat=True))
+            ids = list(_locked(_still(table, criteria, found)).values_list("_key", flat=True))
         return Batch(len(found), _delete_locked(table, ids), ended), found[-1] if found else None
 
 
@@ -202,7 +210,7 @@ def _looked_at(table: Table, criteria: Criteria, window: Any, size: int, most: i
     """The rows of the window up to the last one that may go, and whether there are no more behind them."""
     found = table.positions(window)
     if most < len(found):
-        matching = _still(table, criteria, found).order_by(table.expiry, "pk").values_list("pk", flat=True)
+        matching = _still(table, criteria, found).order_by(table.expiry, "_key").values_list("_key", flat=True)
         if len(ids := list(matching[:most])) == most:
             return found[: 1 + [each.pk for each in found].index(ids[-1])], False
     return found, len(found) < size  # fewer rows than asked for: there were no more
@@ -212,7 +220,7 @@ def _delete_locked(table: Table, ids: list[Any]) -> int:
     """Delete rows that nobody else can change now, touching no others: MySQL would wait for those that are locked."""
     connection = connections[table.alias]
     if connection.vendor != "mysql" or not ids:
-        return _delete(table.rows().filter(pk__in=ids))
+        return _delete(table.rows().filter(_key__in=ids))
     pk, quote = table.model._meta.pk, connection.ops.quote_name
     names = {"table": quote(table.name), "pk": quote(pk.column)}
     values = [pk.get_db_prep_value(id, connection, prepared=False) for id in ids]
@@ -228,7 +236,7 @@ def _delete_locked(table: Table, ids: list[Any]) -> int:
 
 def _still(table: Table, criteria: Criteria, found: list[Position]) -> Any:
     rows = table.matching(criteria).filter(table.where(lte=found[-1].expiry))
-    return rows.filter(pk__in=[each.pk for each in found])
+    return rows.filter(_key__in=[each.pk for each in found])
 
 
 def _locked(rows: Any) -> Any:
@@ -246,8 +254,8 @@ def _window(table: Table, criteria: Criteria, after: Position | None) -> Any:
     if criteria.expiry_only:  # all that was looked at before is gone, or locked: no need to know the last id
         return rows.order_by(table.expiry)
     if after is not None:
-        rows = rows.filter(table.where(gt=after.expiry) | Q(pk__gt=after.pk))
-    return rows.order_by(table.expiry, "pk")
+        rows = rows.filter(table.where(gt=after.expiry) | Q(_key__gt=after.pk))
+    return rows.order_by(table.expiry, "_key")
 
 
 # Without removing
@@ -262,7 +270,14 @@ def days(table: Table, criteria: Criteria) -> dict[date, int]:
     """How many rows would go, by the day, in UTC, on which they expire or did."""
     rows = table.matching(criteria).order_by().values(_day=_day(table)).annotate(_rows=Count("*")).order_by("_day")
     counted = rows.values_list("_day", "_rows")
-    return {(EPOCH + timedelta(days=int(day))).date() if table.ours else day: number for day, number in counted}
+    return {_date(day) if table.ours else day: number for day, number in counted}
+
+
+def _date(day: int) -> date:
+    try:
+        return (EPOCH + timedelta(days=int(day))).date()
+    except OverflowError:  # none of this engine's rows
+        return date.min
 
 
 def _day(table: Table) -> Any:
