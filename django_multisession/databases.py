@@ -97,7 +97,7 @@ def _any_text(connection: Any) -> Iterator[None]:
 
 def in_transaction(alias: str) -> bool:
     connection = connections[alias]
-    return connection.in_atomic_block or not connection.autocommit
+    return connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
 
 
 def codes(error: Error) -> set[Any]:
