@@ -45,7 +45,9 @@ class Conf:
         None, "MongoDB URI with a database, or dotted path to a callable returning a client that names one."
     )
     MONGODB_COLLECTION = Setting("sessions", "Name of the MongoDB collection.")
-    TIMEOUT = Setting(5.0, "Seconds to wait for Redis or MongoDB where the URL or URI does not say.")
+    TIMEOUT = Setting(
+        5.0, "Seconds to wait for Redis or MongoDB where the URL or URI does not say; to repeat a conflict of SQL's."
+    )
     MAX_BYTES = Setting(1024 * 1024, "Largest encoded session, in bytes; a larger one raises SessionTooLarge.")
     COMPRESS_OVER = Setting[int | None](64, "Compress serialized sessions of more than this many bytes; None: never.")
     ON_CONFLICT = Setting("merge", "What a save does when another came first: merge, overwrite or raise.")
