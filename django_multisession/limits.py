@@ -5,7 +5,7 @@ session: from its beginning). Both end the stored expiry early, so that servers 
 asked again on each read, so that a stricter setting holds for the sessions that are there.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from .conf import conf
 from .records import Record, utcnow
@@ -16,20 +16,24 @@ SHARE = 100  # the default window is this part of the time that a session has le
 
 
 def is_over(record: Record) -> bool:
-    """Whether a live record is past the idle or the absolute limit."""
-    idle, absolute = conf.IDLE_AGE, conf.ABSOLUTE_AGE
-    if idle is None and absolute is None:
-        return False
+    """Whether a record is past its expiry, or the idle or the absolute limit, by this host's clock."""
     return latest(record.expires_at, record.created_at, record.updated_at) <= utcnow()
 
 
 def latest(expires_at: datetime, created_at: datetime, active_at: datetime) -> datetime:
     """The expiry that the limits leave a session which was last active then."""
     if (idle := conf.IDLE_AGE) is not None:
-        expires_at = min(expires_at, active_at + timedelta(seconds=idle))
+        expires_at = min(expires_at, _after(active_at, idle))
     if (absolute := conf.ABSOLUTE_AGE) is not None:
-        expires_at = min(expires_at, created_at + timedelta(seconds=absolute))
+        expires_at = min(expires_at, _after(created_at, absolute))
     return expires_at
+
+
+def _after(moment: datetime, seconds: float) -> datetime:
+    try:
+        return moment + timedelta(seconds=seconds)
+    except OverflowError:  # somebody else wrote a moment at the end of the calendar
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def window(left: timedelta) -> timedelta:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import connections, transaction
+from django.test import override_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -312,6 +313,22 @@ def test_a_fast_host_finds_live_sessions(Store: Any, face: Any, clock: Any) -> N
     clock.shift(3 * 3600)
     assert {record.id for record in face.verbs(Store).of_user("1")} == {identify(key) for key in keys}
     assert face.functions(user_sessions).revoke_all("1").ended == 3
+
+
+def test_what_has_just_expired_is_not_shown(Store: Any, face: Any) -> None:
+    """Though a list that ends sessions may still have it."""
+    api = face.functions(user_sessions)
+    keys = [saved(face, Store, _auth_user_id="1") for _ in range(2)]
+    change(keys[0], "expires_at", epoch_now() - 1000)
+    assert len(face.verbs(Store).of_user("1")) == 2
+    assert api.count("1") == len(api.sessions_of("1")) == statistics.collect().sessions == 1
+
+
+def test_a_creation_at_the_end_of_the_calendar(Store: Any, face: Any) -> None:
+    key = saved(face, Store, a=1)
+    change(key, "created_at", LAST)
+    with override_settings(MULTISESSION_ABSOLUTE_AGE=3600, MULTISESSION_IDLE_AGE=3600):
+        assert face(Store(key))["a"] == 1
 
 
 def test_leftovers_are_not_listed_for_ever(Store: Any, face: Any) -> None:
