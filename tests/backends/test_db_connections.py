@@ -5,6 +5,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -21,7 +22,9 @@ from django.test import SimpleTestCase
 from django.test.testcases import DatabaseOperationForbidden
 from django.test.utils import CaptureQueriesContext
 
+from django_multisession import databases, sweep
 from django_multisession.models import Session
+from django_multisession.records import utcnow
 from tests.contract import saved
 from tests.faces import SyncFace
 from tests.routers import SessionRouter
@@ -254,3 +257,42 @@ def test_a_key_of_one_schema_opens_nothing_in_another(Store, schemas):
     assert not Store().exists(key)
     schemas("red")
     assert Store(key)["color"] == "red"
+
+
+@pytest.fixture
+def moved(Store: Any) -> Iterator[Callable[[str], None]]:
+    """An alias that is one database and then another, as with override_settings(DATABASES=...) or a site that moves."""
+    alias = "moved"
+
+    def move(to: str) -> None:
+        if alias in connections.settings:
+            connections[alias].close()
+            del connections[alias]
+        connections.settings[alias] = dict(connections.settings[to])
+
+    SessionRouter.alias = alias
+    yield move
+    SessionRouter.alias = "default"
+    connections[alias].close()
+    del connections[alias], connections.settings[alias]
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"])
+def test_statements_are_those_of_the_database_that_an_alias_is_now(Store, moved):
+    for database in ("default", "postgres", "mysql", "default"):
+        moved(database)
+        key = saved(SyncFace(), Store, database=database)
+        session = Store(key)
+        assert session["database"] == database
+        session["a"] = 1
+        session.save()
+        session.flush()
+        assert not Store().exists(key)
+
+
+def test_the_clock_of_the_database(Store, engine_name, clock):
+    host = utcnow()
+    clock.shift(3600)
+    behind = timedelta(hours=1) if engine_name != "sqlite" else timedelta(0)  # which has none of its own
+    assert abs(databases.clock(SessionRouter.alias) + behind - utcnow()) < timedelta(seconds=60)
+    assert abs(sweep.clock(SessionRouter.alias) + behind - host - timedelta(hours=1)) < timedelta(seconds=60)
