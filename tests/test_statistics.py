@@ -106,12 +106,11 @@ def test_never_expires(Store, settings):
     assert collect().expiries == {date.max: 1}
 
 
-def test_expired_sessions_do_not_count(Store, clock):
+def test_expired_sessions_do_not_count(Store):
     save(Store, "1").set_expiry(60)
     session = save(Store, "1")
-    session.set_expiry(60)
+    session.set_expiry(-60)
     session.save()
-    clock.shift(3600)
     assert collect().sessions == 1
 
 
