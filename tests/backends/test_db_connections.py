@@ -239,7 +239,9 @@ def schemas(Store: Any) -> Iterator[Callable[[str], Any]]:
     with original() as asking:
         for name in ("red", "blue"):
             asking.execute(f"CREATE SCHEMA {name}")
-            asking.execute(f"CREATE TABLE {name}.django_multisession_session (LIKE public.django_multisession_session)")
+            asking.execute(
+                f"CREATE TABLE {name}.django_multisession_session (LIKE public.django_multisession_session INCLUDING ALL)"
+            )
     connection.cursor = cursor
     yield lambda name: current.__setitem__(0, name)
     del connection.cursor
