@@ -93,8 +93,8 @@ class DbStorage:
         return int(await self._ask(_remove, list(ids)))
 
     async def of_user(self, user_id: str) -> list[Record]:
-        """Those too that have expired less than a day ago. A fast host would miss some that are live, and what a slow one
-        has stored is live there for hours after the database takes it to have expired."""
+        """Those too that have expired less than a day ago. A fast host would miss some that are live, and what a slow
+        one has stored is live there for hours after the database takes it to have expired."""
         # Compared once more: MySQL's usual collation takes "Ann" and "ann" for one user.
         return [record for record in await self._ask(_of_user, user_id) if record.user_id == user_id]
 
