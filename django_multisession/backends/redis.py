@@ -106,11 +106,17 @@ class RedisStorage:
     async def replace(self, record: Record) -> Record | None:
         if record.version > NO_MORE_VERSIONS:
             return None
-        arguments = pack(record), epoch_now(), (record.version - 1).to_bytes(8, "big")
+        sent = pack(record)
+        arguments = sent, epoch_now(), (record.version - 1).to_bytes(8, "big")
         try:
             return await self._write(REPLACE, partial(redis_answers.held, record), record, *arguments)  # type: ignore[no-any-return]
         except Impossible:
             return redis_answers.nothing("Session record corrupted (id %s).", record.id)  # type: ignore[no-any-return]
+        except EngineUnavailable as error:  # it came twice, and both answers may have been lost
+            cut = isinstance(error.__cause__, redis.ConnectionError)
+            if cut and redis_answers.is_the_same(await self._held(record.id), sent):
+                return record
+            raise
 
     async def touch(self, id: str, expires_at: datetime) -> bool:
         key, now, expires = self._key(id), epoch_now(), to_epoch(expires_at)
