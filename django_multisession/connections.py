@@ -8,7 +8,9 @@ with weak keys no loop would die before it is shut down: its client's streams, w
 
 import asyncio
 import atexit
+import errno
 import os
+import socket
 from collections.abc import AsyncGenerator, Callable
 from threading import Lock
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -16,6 +18,7 @@ from weakref import WeakSet
 
 from django.core.signals import setting_changed
 
+from .exceptions import EngineUnavailable
 from .twins import run_sync
 
 
@@ -26,6 +29,9 @@ class Closable(Protocol):
 
 
 S = TypeVar("S", bound=Closable)
+
+# Network errors for which Python has no class of its own.
+NO_WAY = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH}
 
 KEPT = "_django_multisession"  # the attribute of a loop: {a mark of Connections: (storage, generator)}
 
@@ -50,15 +56,27 @@ class Connections(Generic[S]):
 
     def _reset(self) -> None:
         self._sync: S | None = None
+        self._failure: EngineUnavailable | None = None  # the last one to open it
         self._mark = object()  # what loops keep under an older one is forgotten
 
     def sync(self) -> S:
-        """The process's storage."""
+        """The process's storage. Where it fails to open, so it does for whoever has waited for that meanwhile: a name
+        server that does not answer takes seconds, which threads would else wait for in a row."""
         if self._sync is None:
+            known = self._failure
             with self._lock:
+                if self._sync is None and self._failure is not known:
+                    raise EngineUnavailable(str(self._failure))
                 if self._sync is None:
-                    self._sync = self._open_sync()
+                    self._sync = self._opened()
         return self._sync
+
+    def _opened(self) -> S:
+        try:
+            return self._open_sync()
+        except EngineUnavailable as error:
+            self._failure = EngineUnavailable(str(error))  # which holds no frames
+            raise
 
     def running(self) -> S:
         """The running event loop's storage. Raises `RuntimeError` where none runs."""
@@ -104,6 +122,12 @@ async def _keep(storage: S, forget: Callable[[], object]) -> AsyncGenerator[S, N
     finally:
         forget()
         await storage.aclose()
+
+
+def is_of_network(error: BaseException) -> bool:
+    """Whether a server could not be reached, which may pass; a file that is not there is a mistake."""
+    known = ConnectionError, TimeoutError, socket.gaierror
+    return isinstance(error, known) or (isinstance(error, OSError) and error.errno in NO_WAY)
 
 
 @atexit.register

@@ -72,8 +72,10 @@ def guarded(alias: str, function: Call, *arguments: Any) -> Any:
                 if isinstance(error, TransactionManagementError) or found & CALLERS:
                     raise
                 raise EngineUnavailable(f"Database: {error}") from error
-            # Outside of a request nothing else would notice that the server hung up and open a new connection.
-            connections[alias].close_if_unusable_or_obsolete()
+            # Outside of a request nothing else would notice that the server hung up and open a new connection. One that
+            # a conflict came by is in order, and closing it would cost the caller what belongs to it: locks, say.
+            if not found & (OVERTAKEN | IN_VAIN):
+                connections[alias].close_if_unusable_or_obsolete()
             again = not waited if found & IN_VAIN else found & OVERTAKEN and time.monotonic() < until
             if not again:
                 raise EngineUnavailable(f"Database: {error}") from error

@@ -1,7 +1,6 @@
 """The Redis client that the settings name, and its asynchronous twin."""
 
 import inspect
-import socket
 from typing import Any
 
 import redis
@@ -14,6 +13,7 @@ from django_redis import get_redis_connection
 
 from . import redis_pool
 from .conf import conf
+from .connections import is_of_network
 from .exceptions import EngineUnavailable
 
 # Connection options that are objects of the synchronous client.
@@ -36,9 +36,9 @@ def _of_setting(setting: str) -> Any:
         if "://" not in setting:
             return import_string(setting)()
         return redis.Redis.from_url(setting, socket_timeout=conf.TIMEOUT, socket_connect_timeout=conf.TIMEOUT)
-    except (redis.RedisError, ConnectionError, TimeoutError, socket.gaierror) as error:  # a function's, that looked
-        raise EngineUnavailable(f"Redis: {error}") from error
-    except (ImportError, TypeError, ValueError) as error:
+    except (redis.RedisError, ImportError, TypeError, ValueError, OSError) as error:
+        if isinstance(error, redis.RedisError) or is_of_network(error):  # a function's, that looked
+            raise EngineUnavailable(f"Redis: {error}") from error
         raise ImproperlyConfigured(
             f"MULTISESSION_REDIS is neither a Redis URL nor the path of a function that returns a client: {error}"
         ) from error

@@ -25,7 +25,8 @@ local function list(user, now, hour, id)
         if string.find(added.err, 'WRONGTYPE') then error("{NO_SET}") end
         redis.call('ZADD', user, 'GT', hour, id)
     end
-    redis.call('PEXPIREAT', user, redis.call('ZREVRANGE', user, 0, 0, 'WITHSCORES')[2] * 3600000)
+    local last = tonumber(redis.call('ZREVRANGE', user, 0, 0, 'WITHSCORES')[2])  -- of anybody's member
+    redis.call('PEXPIREAT', user, math.min(last, 70389528) * 3600000)  -- the year 10000
     redis.call('ZREMRANGEBYSCORE', user, '-inf', now / 3600000)
     return added
 end

@@ -107,6 +107,15 @@ class TestSlow:
         with host(-WRONG):
             assert not face(Store()).exists(own)
 
+    @pytest.mark.parametrize("hours", [3, 14])
+    def test_what_is_live_there_only_others_end_too(self, Store, face, api, sign_in, hours):
+        with host(-hours * HOUR), override_settings(SESSION_COOKIE_AGE=30 * 60):
+            keys = [sign_in(), sign_in("2")]
+        assert api.revoke_all(ANN).complete is True
+        api.revoke_everyone()
+        with host(-hours * HOUR):
+            assert not any(face(Store()).exists(key) for key in keys)
+
 
 class TestRight:
     def test_what_has_expired_is_not_listed_but_removed(self, Store, face, api, sign_in, verbs):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 from unittest import mock
 
@@ -21,6 +21,7 @@ from django import conf
 from django.test import override_settings
 
 from django_multisession.connections import Connections, close_all
+from django_multisession.exceptions import EngineUnavailable
 
 ENGINES = ["redis", "mongodb"]
 settings: Any = conf.settings
@@ -49,6 +50,25 @@ def fake() -> Connections[FakeStorage]:
 
 async def running(connections: Connections[FakeStorage]) -> FakeStorage:
     return connections.running()
+
+
+def test_who_waits_for_a_failure_does_not_wait_for_another() -> None:
+    """A name server that does not answer takes seconds, for each."""
+    come, calls = Event(), []
+
+    def fail() -> FakeStorage:
+        calls.append(come.wait(30))
+        raise EngineUnavailable(f"away, {len(calls)}")
+
+    connections = Connections(fail, lambda storage: storage, settings=set())
+    with ThreadPoolExecutor(20) as pool:
+        waiting = [pool.submit(connections.sync) for _ in range(20)]
+        time.sleep(0.2)  # until all have come
+        come.set()
+        errors = {str(each.exception(30)) for each in waiting}
+    assert errors == {"away, 1"}
+    with pytest.raises(EngineUnavailable, match="away, 2"):  # the next one looks again
+        connections.sync()
 
 
 def test_threads_share_one_synchronous_client(fake: Connections[FakeStorage]) -> None:

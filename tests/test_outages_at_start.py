@@ -1,6 +1,7 @@
 """A server, or whoever tells where it is, that is away when a process looks for it first: an outage, no mistake in the
 settings, and the next use tries again."""
 
+import errno
 import socket
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -87,7 +88,11 @@ def test_a_name_server_that_is_away_is_an_outage_until_it_is_back(Store, face, n
         assert stored(face, Store, key) == {"a": 1}
 
 
-NETWORK = [ConnectionRefusedError, TimeoutError, socket.gaierror]
+def no_route(message: str) -> OSError:
+    return OSError(errno.EHOSTUNREACH, message)
+
+
+NETWORK = [ConnectionRefusedError, TimeoutError, socket.gaierror, no_route]
 FUNCTIONS = {"redis": "MULTISESSION_REDIS", "mongodb": "MULTISESSION_MONGODB"}
 
 
@@ -118,6 +123,7 @@ def test_a_function_that_finds_a_server_away_meets_an_outage(Store, face, engine
         ("mongodb", ValueError),
         ("mongodb", pymongo.errors.ConfigurationError),
         ("redis", ValueError),
+        ("redis", FileNotFoundError),
     ],
 )
 def test_a_function_with_another_fault_is_a_mistake(Store, engine_name, error, monkeypatch):

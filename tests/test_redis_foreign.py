@@ -136,6 +136,15 @@ def test_a_member_of_a_users_set(face, verbs, client, caplog, member):
     assert face.functions(user_sessions).revoke_all("9").ended == 1
 
 
+@pytest.mark.parametrize("score", [float("inf"), float("-inf"), 1e300, 3e12, 7e7, -1e300])
+def test_its_score_keeps_nobody_from_logging_in(Store, face, client, score):
+    client.zadd("session:user:9", {b"x" * 32: score})
+    session = face(Store(saved(face, Store, _auth_user_id="9")))
+    session.set_expiry(60 * 60 * 24 * 365)
+    session.save()
+    assert face.functions(user_sessions).revoke_all("9").ended == 1
+
+
 @pytest.mark.parametrize("put", [PUTS["hash"], PUTS["list"], PUTS["text"]], ids=["hash", "list", "text"])
 class TestAUsersKey:
     def test_of_a_list_is_none(self, face, verbs, client, caplog, put):

@@ -167,6 +167,15 @@ def test_a_line_that_nobody_asked_for_makes_no_load_wrong(Store, face, proxy, li
     assert [stored(face, Store, key)["n"] for key in keys * 100] == [0, 1, 2] * 100
 
 
+@pytest.mark.parametrize("line", [b"$-1\r\n", b"*-1\r\n"])
+def test_one_that_may_be_an_answer_makes_one_load_wrong_of_users_too(Store, face, proxy, line):
+    keys = [saved(face, Store, n=number, _auth_user_id=str(number)) for number in range(3)]
+    stored(face, Store, keys[0])
+    proxy.say(line)
+    assert stored(face, Store, keys[0]) == {}
+    assert [stored(face, Store, key).get("n") for key in keys[1:] * 100] == [1, 2] * 100
+
+
 @pytest.mark.parametrize("line", [b"+unasked\r\n", b"$7\r\nunasked\r\n"])
 @pytest.mark.parametrize("user", [{}, {"_auth_user_id": "9"}], ids=["anonymous", "signed in"])
 def test_nor_any_write(Store, face, verbs, proxy, line, user):

@@ -41,7 +41,7 @@ class SessionStore(SessionState):
         self._serialized = None
         self._record = self._base = record = await self._read(storage, self.session_key)
         if record is not None:
-            data, self._serialized = await self._open_surely(storage, record)
+            record, data, self._serialized = await self._open_surely(storage, record)
             if data is None:
                 return {}
             if user_id_in(data) == record.user_id:
@@ -167,14 +167,14 @@ class SessionStore(SessionState):
 
     async def _open_surely(
         self, storage: Storage, record: Record
-    ) -> tuple[dict[str, Any] | None, codecs.Serialized | None]:
+    ) -> tuple[Record, dict[str, Any] | None, codecs.Serialized | None]:
         """As `_open()`. What does not verify may be another record's, from a connection that is out of step."""
         try:
-            return self._opened(record)
+            return record, *self._opened(record)
         except PayloadUnreadable:
             if hasattr(storage, "read_anew"):
                 self._record = self._base = record = await storage.read_anew(record.id) or record
-            return self._open(record)
+            return record, *self._open(record)
 
     # Rotation: see rotation.py
 

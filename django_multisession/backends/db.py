@@ -45,7 +45,7 @@ from . import base
 LAST = to_epoch(datetime.max.replace(tzinfo=UTC))
 LARGEST = 2**63 - 1
 FIRST = -LARGEST - 1
-DAY = 24 * 60 * 60 * 1000  # milliseconds
+DAY = 24 * 60 * 60 * 1000  # milliseconds; more than a mistake in the time zone makes of a clock
 NO_SUCH_CHARACTERS = 1366  # of MySQL, whose drivers do not agree on the kind of error
 
 logger = logging.getLogger("django.security.SuspiciousSession")
@@ -93,8 +93,8 @@ class DbStorage:
         return int(await self._ask(_remove, list(ids)))
 
     async def of_user(self, user_id: str) -> list[Record]:
-        """Those too that have expired for less than a day: a host whose clock is wrong would miss some, or has saved
-        them with another time."""
+        """Those too that have expired less than a day ago. A fast host would miss some that are live, and what a slow
+        one has stored is live there for hours after the database takes it to have expired."""
         # Compared once more: MySQL's usual collation takes "Ann" and "ann" for one user.
         return [record for record in await self._ask(_of_user, user_id) if record.user_id == user_id]
 

@@ -28,7 +28,6 @@ what no date can say, or what is no BSON, and a driver that decodes whole batche
 
 import logging
 import re
-import socket
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -41,7 +40,7 @@ from django.utils.module_loading import import_string
 
 from ..checks import MONGODB_DOCUMENT
 from ..conf import conf
-from ..connections import Connections
+from ..connections import Connections, is_of_network
 from ..exceptions import EngineUnavailable, SessionTooLarge
 from ..records import Page, Record, in_milliseconds, utcnow
 from ..twins import run_sync, settle
@@ -295,14 +294,12 @@ def open_sync() -> MongoStorage:
     return MongoStorage(client, indexed={})
 
 
-OUTAGES = (ConnectionFailure, OperationFailure, ConnectionError, TimeoutError, socket.gaierror)
-
-
 def _is_outage(error: Exception) -> bool:
     """Whether no client could be made for what may pass, so that the next use is to try again."""
     # What a name server does not answer to a mongodb+srv:// URI, PyMongo calls a mistake in that.
     of_dns = type(error.__cause__).__module__ in ("dns.resolver", "dns.exception")
-    return isinstance(error, OUTAGES) or (isinstance(error, ConfigurationError) and of_dns)
+    of_server = isinstance(error, ConnectionFailure | OperationFailure) or is_of_network(error)
+    return of_server or (isinstance(error, ConfigurationError) and of_dns)
 
 
 def _of_uri(uri: str) -> Any:

@@ -16,7 +16,7 @@ from django.test import override_settings
 from django_multisession import databases
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.models import Session
-from django_multisession.records import identify
+from django_multisession.records import identify, utcnow
 from django_multisession.twins import run_sync
 from tests import servers
 from tests.contract import saved
@@ -131,6 +131,32 @@ def test_a_deadlock_is_repeated(Store: Any) -> None:
         assert run_sync(Store.storage.remove([identify(first), identify(second)])) == 2
         future.result(30)
     assert done == [True]
+
+
+def test_a_conflict_costs_no_connection(Store: Any, kind: str) -> None:
+    """With it the caller's temporary tables, variables and locks would go."""
+    asked = {"postgres": "SELECT pg_backend_pid()", "mysql": "SELECT CONNECTION_ID()"}[kind]
+    session = Store(saved(SyncFace(), Store))
+    session["a"] = session.get("b", 1)
+    locked = threading.Event()
+
+    def other() -> None:
+        rows = Session.objects.using(SessionRouter.alias)
+        with transaction.atomic(using=SessionRouter.alias):
+            rows.filter(pk=identify(session.session_key)).update(updated_at=utcnow())
+            locked.set()
+            until(lambda: waiting() > 0)
+
+    with cursor() as before, ThreadPoolExecutor(1) as pool:
+        before.execute(asked)
+        mine = before.fetchone()
+        future = pool.submit(lambda: elsewhere(other))
+        assert locked.wait(30)
+        session.save()
+        future.result(30)
+    with cursor() as after:
+        after.execute(asked)
+        assert after.fetchone() == mine
 
 
 def waiting() -> int:
