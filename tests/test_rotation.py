@@ -199,6 +199,25 @@ class TestLogOut:
         monkeypatch.undo()
         assert verbs.of_user("9") == []
 
+    def test_that_of_everyone_passes_none_by(self, Store, face, verbs, monkeypatch):
+        """Their keys are cycled between two pages: copies are behind the page, and originals before it are gone."""
+        stores = [pair(face, Store, _auth_user_id=str(number))[0] for number in range(60)]
+        storage = Store.storage if face.name == "sync" else face.runner.run(_running(Store))
+        scan, pages = storage.scan, []
+
+        async def cycled_after_the_third(self: Any, *arguments: Any) -> Any:
+            pages.append(page := await scan(*arguments))
+            for each in stores if len(pages) == 3 else ():
+                with suppress(SessionEnded):
+                    await getattr(each, "store", each)._cycle_key(storage)
+            return page
+
+        monkeypatch.setattr(user_sessions, "PAGE", 10)
+        monkeypatch.setattr(type(storage), "scan", cycled_after_the_third)
+        face.functions(user_sessions).revoke_everyone()
+        monkeypatch.undo()
+        assert [record for record in verbs.scan(None, 1000) if record.user_id] == []
+
 
 async def _running(Store: Any) -> Any:
     return Store.astorage
