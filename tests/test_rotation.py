@@ -199,6 +199,21 @@ class TestLogOut:
         monkeypatch.undo()
         assert verbs.of_user("9") == []
 
+    @pytest.mark.parametrize("engine_name", ["redis"], indirect=True)  # of the others a list is one statement
+    def test_one_that_has_the_ids_and_not_yet_the_records_finds_it(self, Store, face, verbs, monkeypatch):
+        first, _ = pair(face, Store)
+        storage = Store.storage if face.name == "sync" else face.runner.run(_running(Store))
+        read_all, cycled = storage._read_all, []
+
+        async def cycled_before(self: Any, *arguments: Any) -> Any:
+            if not cycled:
+                cycled.append(await getattr(first, "store", first)._cycle_key(storage))
+            return await read_all(*arguments)
+
+        monkeypatch.setattr(type(storage), "_read_all", cycled_before)
+        assert face.functions(user_sessions).revoke_all("9").ended == 1
+        assert verbs.of_user("9") == []
+
     def test_that_of_everyone_passes_none_by(self, Store, face, verbs, monkeypatch):
         """Their keys are cycled between two pages: copies are behind the page, and originals before it are gone."""
         stores = [pair(face, Store, _auth_user_id=str(number))[0] for number in range(60)]
