@@ -357,7 +357,8 @@ def race(Store: Any, face: Any, key: str, requests: list[Any], chance: random.Ra
 class TestRequests:
     """Django's own middleware and `django.contrib.auth`, which cycles the key of a log-in with an old secret."""
 
-    def test_a_rotated_secret_logs_none_of_six_threads_out(self, Store, ann, monkeypatch):  # noqa: F811
+    @pytest.mark.parametrize("page", ["/count/", "/count_in_a_transaction/"])
+    def test_a_rotated_secret_logs_none_of_six_threads_out(self, Store, ann, monkeypatch, page):  # noqa: F811
         key, barrier = signed_in_with_the_old_secret(), Barrier(6)
         load = Store._load
 
@@ -371,7 +372,7 @@ class TestRequests:
             browser = Client()
             browser.cookies["sessionid"] = key
             try:
-                return browser.get("/count/"), key_of(browser)
+                return browser.get(page), key_of(browser)
             finally:
                 connections.close_all()
 

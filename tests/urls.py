@@ -137,6 +137,12 @@ def fail_in_a_transaction(request: HttpRequest, what: str) -> HttpResponse:
     return response
 
 
+def count_in_a_transaction(request: HttpRequest) -> HttpResponse:
+    request.session.get("count")
+    with transaction.atomic(using=SessionRouter.alias):
+        return count(request)
+
+
 async def acount(request: HttpRequest) -> HttpResponse:
     count = await request.session.aget("count", 0) + 1
     await request.session.aset("count", count)
@@ -173,6 +179,7 @@ PAGES = (
     asign_out,
     count,
     look,
+    count_in_a_transaction,
     fail_in_the_view,
     untouched,
     acount,
