@@ -79,11 +79,23 @@ def decode(payload: bytes, record_id: str, serializer: type) -> dict[str, Any]:
 
 
 def data_of(record: Record) -> dict[str, Any]:
-    """The session's data, or none where they cannot be read."""
+    """The session's data, or none where they cannot be read: for lists and limits, which another's data must not stop.
+
+    The site's serializer may raise anything then, each time. What says nothing of the bytes passes, as a time limit.
+    """
+    given = record.payload, record.id, import_string(settings.SESSION_SERIALIZER)
     try:
-        return decode(record.payload, record.id, import_string(settings.SESSION_SERIALIZER))
+        return decode(*given)
     except PayloadUnreadable:
         return {}
+    except (MemoryError, RecursionError, ImproperlyConfigured):
+        raise
+    except Exception as error:
+        try:
+            decode(*given)
+        except type(error):
+            return {}
+        raise
 
 
 # dict <-> Serialized

@@ -37,7 +37,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
         if _failed(request):
             return unavailable(request)
         try:
-            if self._wants_save(request, response):
+            known = _is_certain(request, response) or request.session.exists(request.session.session_key)
+            if self._wants_save(request, response, known):
                 request.session.save()
                 _name(response, request.session)
         except UpdateError as error:
@@ -51,7 +52,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
             return unavailable(request)
         try:
             await _load_to_save(request)
-            if self._wants_save(request, response):
+            known = _is_certain(request, response) or await request.session.aexists(request.session.session_key)
+            if self._wants_save(request, response, known):
                 await _asave(request.session)
                 _name(response, request.session)
         except UpdateError as error:
@@ -76,19 +78,28 @@ class SessionMiddleware(middleware.SessionMiddleware):
         """A view could not have its session."""
         return unavailable(request, exception) if isinstance(exception, EngineUnavailable) else None
 
-    def _wants_save(self, request: Any, response: Any) -> bool:
-        """Let Django set or delete the cookie, and answer whether it wants the session saved."""
+    def _wants_save(self, request: Any, response: Any, known: bool) -> bool:
+        """Let Django set or delete the cookie, and answer whether it wants the session saved.
+
+        `known`: whether the store knows the session's key.
+        """
         if (session := getattr(request, "session", None)) is None:
             return False
         status, cookie = response.status_code, request.COOKIES.get(settings.SESSION_COOKIE_NAME)
         request.session = unsaved = _Unsaved(session)
-        if status >= 500 and getattr(session, "session_key", None) not in (None, cookie):
+        if known and status >= 500 and getattr(session, "session_key", None) not in (None, cookie):
             response.status_code = 200  # else Django would not tell the browser its new key
         try:
             super().process_response(request, response)
         finally:
             request.session, response.status_code = session, status
         return unsaved.asked and status < 500
+
+
+def _is_certain(request: Any, response: Any) -> bool:
+    """`False` after an error, where the key was changed in a transaction that may be rolled back by now: the old one,
+    which the browser has, lives then."""
+    return response.status_code < 500 or getattr(getattr(request, "session", None), "_committed", True)
 
 
 class _Unsaved:

@@ -14,7 +14,7 @@ are left alone: what is listed, what is counted and what is ended says `listing.
                             ask the server's clock, where there is something that has expired by this host's
     revoke()                one more
     revoke_all()            lists and removes, until nothing new is found (Redis: and one about its index)
-    revoke_everyone()       pages through all sessions, as repair_index() does
+    revoke_everyone()       pages through all sessions, as repair_index() does, until nothing old is found: so twice
 """
 
 import logging
@@ -35,7 +35,7 @@ from django.utils import timezone
 from . import devices, lifecycle, limits, listing
 from .codecs import data_of
 from .lifecycle import REVOKED, handle
-from .records import Record, identify
+from .records import Record, identify, utcnow
 from .twins import ASYNC, SYNC, Face, run_sync
 
 ROUNDS = 10  # at most: each beyond the second means that somebody has signed in meanwhile
@@ -237,10 +237,23 @@ async def _end(face: Face, storage: Any, records: list[Record], reason: str) -> 
 
 
 async def _revoke_everyone(face: Face) -> int:
+    """A session whose key is cycled meanwhile may be passed by: the copy is behind the page, and the original, before
+    it, is soon gone. So the pages are gone through again, for sessions that were there at the start."""
+    began = utcnow()
+    ended = await _end_each(face, lambda record: record.user_id is not None)
+    for _ in range(ROUNDS):
+        passed_by = await _end_each(face, lambda record: record.user_id is not None and record.created_at <= began)
+        if not passed_by:
+            break
+        ended += passed_by
+    return ended
+
+
+async def _end_each(face: Face, wanted: Callable[[Record], bool]) -> int:
     storage, after, ended = _storage(face), None, 0
     while True:
         page = await storage.scan(after, PAGE)
-        ended += await _end(face, storage, [each for each in listing.ours(page) if each.user_id], REVOKED)
+        ended += await _end(face, storage, [each for each in listing.ours(page) if wanted(each)], REVOKED)
         if (after := page.next) is None:
             return ended
 

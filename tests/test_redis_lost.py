@@ -212,3 +212,25 @@ def test_a_record_that_may_be_anothers_is_read_anew(verbs, proxy):
     verbs.read(record.id)
     proxy.say(b"$-1\r\n")
     assert verbs.read_anew(record.id) == record
+
+
+def says_anothers(Store: Any, proxy: Any, other: str) -> None:
+    """An answer too many: what Redis has said to another request, of another user's session."""
+    value = Store.storage.client.get(f"session:{identify(other)}")
+    proxy.say(b"$%d\r\n%b\r\n" % (len(value), value))
+
+
+def test_an_answer_for_another_user_loads_the_own_session(Store, face, proxy):
+    own, other = (saved(face, Store, _auth_user_id=user) for user in "12")
+    stored(face, Store, own)
+    says_anothers(Store, proxy, other)
+    assert stored(face, Store, own) == {"_auth_user_id": "1"}
+
+
+def test_an_answer_for_another_session_makes_no_key_known(Store, face, proxy):
+    gone, other = (saved(face, Store, _auth_user_id="1") for _ in range(2))
+    face(Store()).delete(gone)
+    says_anothers(Store, proxy, other)
+    session = face(Store(gone))
+    assert session.load() == {}
+    assert session.session_key is None

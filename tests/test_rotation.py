@@ -199,6 +199,40 @@ class TestLogOut:
         monkeypatch.undo()
         assert verbs.of_user("9") == []
 
+    @pytest.mark.parametrize("engine_name", ["redis"], indirect=True)  # of the others a list is one statement
+    def test_one_that_has_the_ids_and_not_yet_the_records_finds_it(self, Store, face, verbs, monkeypatch):
+        first, _ = pair(face, Store)
+        storage = Store.storage if face.name == "sync" else face.runner.run(_running(Store))
+        read_all, cycled = storage._read_all, []
+
+        async def cycled_before(self: Any, *arguments: Any) -> Any:
+            if not cycled:
+                cycled.append(await getattr(first, "store", first)._cycle_key(storage))
+            return await read_all(*arguments)
+
+        monkeypatch.setattr(type(storage), "_read_all", cycled_before)
+        assert face.functions(user_sessions).revoke_all("9").ended == 1
+        assert verbs.of_user("9") == []
+
+    def test_that_of_everyone_passes_none_by(self, Store, face, verbs, monkeypatch):
+        """Their keys are cycled between two pages: copies are behind the page, and originals before it are gone."""
+        stores = [pair(face, Store, _auth_user_id=str(number))[0] for number in range(60)]
+        storage = Store.storage if face.name == "sync" else face.runner.run(_running(Store))
+        scan, pages = storage.scan, []
+
+        async def cycled_after_the_third(self: Any, *arguments: Any) -> Any:
+            pages.append(page := await scan(*arguments))
+            for each in stores if len(pages) == 3 else ():
+                with suppress(SessionEnded):
+                    await getattr(each, "store", each)._cycle_key(storage)
+            return page
+
+        monkeypatch.setattr(user_sessions, "PAGE", 10)
+        monkeypatch.setattr(type(storage), "scan", cycled_after_the_third)
+        face.functions(user_sessions).revoke_everyone()
+        monkeypatch.undo()
+        assert [record for record in verbs.scan(None, 1000) if record.user_id] == []
+
 
 async def _running(Store: Any) -> Any:
     return Store.astorage
@@ -323,7 +357,8 @@ def race(Store: Any, face: Any, key: str, requests: list[Any], chance: random.Ra
 class TestRequests:
     """Django's own middleware and `django.contrib.auth`, which cycles the key of a log-in with an old secret."""
 
-    def test_a_rotated_secret_logs_none_of_six_threads_out(self, Store, ann, monkeypatch):  # noqa: F811
+    @pytest.mark.parametrize("page", ["/count/", "/count_in_a_transaction/"])
+    def test_a_rotated_secret_logs_none_of_six_threads_out(self, Store, ann, monkeypatch, page):  # noqa: F811
         key, barrier = signed_in_with_the_old_secret(), Barrier(6)
         load = Store._load
 
@@ -337,7 +372,7 @@ class TestRequests:
             browser = Client()
             browser.cookies["sessionid"] = key
             try:
-                return browser.get("/count/"), key_of(browser)
+                return browser.get(page), key_of(browser)
             finally:
                 connections.close_all()
 

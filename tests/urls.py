@@ -129,6 +129,20 @@ def fail_after(request: HttpRequest, what: str) -> HttpResponse:
     return HttpResponse(status=502)
 
 
+def fail_in_a_transaction(request: HttpRequest, what: str) -> HttpResponse:
+    """The same, all that was done in the database being undone."""
+    with transaction.atomic(using=SessionRouter.alias):
+        response = fail_after(request, what)
+        transaction.set_rollback(True, using=SessionRouter.alias)
+    return response
+
+
+def count_in_a_transaction(request: HttpRequest) -> HttpResponse:
+    request.session.get("count")
+    with transaction.atomic(using=SessionRouter.alias):
+        return count(request)
+
+
 async def acount(request: HttpRequest) -> HttpResponse:
     count = await request.session.aget("count", 0) + 1
     await request.session.aset("count", count)
@@ -165,6 +179,7 @@ PAGES = (
     asign_out,
     count,
     look,
+    count_in_a_transaction,
     fail_in_the_view,
     untouched,
     acount,
@@ -181,6 +196,7 @@ urlpatterns = [path(f"{page.__name__}/", page) for page in PAGES]
 urlpatterns += [
     path("admin/", admin.site.urls),
     path("fail_after/<what>/", fail_after),
+    path("fail_in_a_transaction/<what>/", fail_in_a_transaction),
     path("sign_in_as/<name>/", sign_in_as),
     path("asign_in_as/<name>/", asign_in_as),
     path("change_others_password/<name>/", change_others_password),

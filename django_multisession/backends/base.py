@@ -39,9 +39,9 @@ class SessionStore(SessionState):
 
     async def _load(self, storage: Storage) -> dict[str, Any]:
         self._serialized = None
-        self._record = self._base = record = await self._read(storage, self.session_key)
-        if record is not None:
-            record, data, self._serialized = await self._open_surely(storage, record)
+        self._record = self._base = await self._read(storage, self.session_key)
+        data, self._serialized = await self._open_surely(storage)
+        if (record := self._record) is not None:
             if data is None:
                 return {}
             if user_id_in(data) == record.user_id:
@@ -165,16 +165,16 @@ class SessionStore(SessionState):
             self._note(dataclasses.replace(record, id=ended), record.user_id, None)
         self._forget(id)
 
-    async def _open_surely(
-        self, storage: Storage, record: Record
-    ) -> tuple[Record, dict[str, Any] | None, codecs.Serialized | None]:
-        """As `_open()`. What does not verify may be another record's, from a connection that is out of step."""
+    async def _open_surely(self, storage: Storage) -> tuple[dict[str, Any] | None, codecs.Serialized | None]:
+        """As `_open()`, of the own record. What does not verify may be another's, of a connection out of step: then
+        all that it says is, and what is read anew takes its place, be it nothing."""
         try:
-            return record, *self._opened(record)
+            return self._opened(self._record) if self._record else (None, None)
         except PayloadUnreadable:
-            if hasattr(storage, "read_anew"):
-                self._record = self._base = record = await storage.read_anew(record.id) or record
-            return record, *self._open(record)
+            if hasattr(storage, "read_anew") and self._record:
+                record = await storage.read_anew(self._record.id)
+                self._record = self._base = None if record is None or limits.is_over(record) else record
+            return self._open(self._record) if self._record else (None, None)
 
     # Rotation: see rotation.py
 

@@ -141,7 +141,9 @@ def _read_sql(alias: str, vendor: str) -> str:
 @lru_cache
 def _locking_read_sql(alias: str, vendor: str) -> str:
     rows = _matching(alias, session_id="", expires_at__gt=0).select_for_update().values_list(*FIELDS)
-    return _compiled(alias, rows.query)
+    statement = _compiled(alias, rows.query)
+    # Whose INSERT met a duplicate shares that row's lock with all whose did: each that wants it alone is a deadlock.
+    return statement.replace("FOR UPDATE", "LOCK IN SHARE MODE") if vendor == "mysql" else statement
 
 
 @lru_cache

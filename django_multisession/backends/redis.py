@@ -21,7 +21,7 @@ caller's clock.
     touch    EVALSHA TOUCH <key>: SETRANGE the expiry and updated_at, then PEXPIREAT; where it passes the hour it
              answers the user, and is sent again with <user>
     remove   DEL <key> ...
-    of_user  ZRANGE <user> 0 -1; then GET each, in one pipeline
+    of_user  ZRANGE <user> 0 -1; then GET each, and ZRANGE again, in one pipeline
     scan     SCAN ... MATCH <prefix>:????...; then GET each, in one pipeline
     purge    TIME; ZRANGE ... BYSCORE and ZREM of the users' sets, found by SCAN: Redis expires no members of a set
     index    EVAL INDEX <user> <key>: ZADD, PEXPIREAT, trim, to repair an index that was lost
@@ -149,14 +149,23 @@ class RedisStorage:
         return removed
 
     async def of_user(self, user_id: str) -> list[Record]:
-        """What Redis still holds, whatever the caller's clock says."""
+        """What Redis still holds, whatever the caller's clock says.
+
+        The index is asked for again in the trip of the records, behind them: whose key was cycled meanwhile is gone
+        there, and listed by then under the new one.
+        """
+        index, seen, records = ("ZRANGE", self._user_key(user_id), 0, -1), set[str](), list[Record]()
         try:
-            members = await self._ask_one(("ZRANGE", self._user_key(user_id), 0, -1), redis_answers.members)
+            members = await self._ask_one(index, redis_answers.members)
         except Impossible:
             redis_answers.nothing("Session index corrupted (user %s).", user_id)
             return []
-        records = await self._read_all(redis_answers.ids_of_members(members, user_id))
-        return [record for record in records if record.user_id == user_id]
+        while ids := [id for id in redis_answers.ids_of_members(members, user_id) if id not in seen]:
+            seen.update(ids)
+            found, [members] = await self._read_all(ids, index)
+            members = redis_answers.of_index(members, index[1], [])
+            records += [record for record in found if record.user_id == user_id]
+        return records
 
     async def scan(self, after: str | None, limit: int) -> Page:
         """A page in the order of SCAN: `next` is its cursor, a page may be a little longer than `limit` or repeat a
@@ -168,7 +177,8 @@ class RedisStorage:
             ids = redis_answers.ids_of_keys(keys)
             if ids or not cursor:
                 break
-        return Page(await self._read_all(ids), next=str(cursor) if cursor else None)
+        records, _ = await self._read_all(ids)
+        return Page(records, next=str(cursor) if cursor else None)
 
     async def purge(self, before: datetime, limit: int) -> int:
         """Trim members that expired before then, by the server's clock too, from the users' sets."""
@@ -237,19 +247,23 @@ class RedisStorage:
                 limit -= len(ids)
         return sum(await self._ask(removals))
 
-    async def _read_all(self, ids: list[str]) -> list[Record]:
-        found = await self._records(ids)
+    async def _read_all(self, ids: list[str], *behind: Command) -> tuple[list[Record], list[Any]]:
+        """The records, and the answers to the commands behind theirs."""
+        found, answers = await self._records(ids, behind)
         if any(isinstance(each, Impossible) for each in found):
             await self.commands.refresh()
-            found = await self._records(ids)
+            found, answers = await self._records(ids, behind)
         for id, each in zip(ids, found, strict=True):
             if isinstance(each, Impossible):
                 redis_answers.nothing("Session record corrupted (id %s).", id)
-        return [each for each in found if isinstance(each, Record)]
+        return [each for each in found if isinstance(each, Record)], answers
 
-    async def _records(self, ids: list[str]) -> list[Record | Impossible | None]:
-        values = await self._ask([("GET", self._key(id)) for id in ids])
-        return [redis_answers.record(id, value) for id, value in zip(ids, values, strict=True)]
+    async def _records(
+        self, ids: list[str], behind: Sequence[Command]
+    ) -> tuple[list[Record | Impossible | None], list[Any]]:
+        values = await self._ask([*(("GET", self._key(id)) for id in ids), *behind])
+        found = [redis_answers.record(id, value) for id, value in zip(ids, values, strict=False)]
+        return found, values[len(ids) :]
 
     async def _write(
         self, script: str, meaning: Meaning, record: Record, value: bytes, *arguments: object, once: bool = False
