@@ -18,9 +18,11 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
 from hashlib import sha256, shake_256
-from typing import Any
+from typing import Any, cast
 
+from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model, load_backend
+from django.core.exceptions import ValidationError
 from django.utils.crypto import constant_time_compare
 
 from . import codecs
@@ -59,8 +61,13 @@ async def is_accepted(face: Face, log_in: dict[str, Any]) -> bool:
 
 
 def _is_accepted(log_in: dict[str, Any]) -> bool:
-    pk: Any = get_user_model()._meta.pk
-    user = load_backend(log_in[BACKEND_SESSION_KEY]).get_user(pk.to_python(log_in[SESSION_KEY]))
+    if log_in[BACKEND_SESSION_KEY] not in settings.AUTHENTICATION_BACKENDS:
+        return True  # Django takes it for nobody's
+    try:
+        pk = cast(Any, get_user_model())._meta.pk.to_python(log_in[SESSION_KEY])
+    except ValidationError:
+        return True
+    user = load_backend(log_in[BACKEND_SESSION_KEY]).get_user(pk)
     if user is None or not hasattr(user, "get_session_auth_hash"):
         return True
     hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]

@@ -32,7 +32,7 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.utils import timezone
 
-from . import devices, lifecycle, limits, listing
+from . import devices, lifecycle, limits, listing, rotation
 from .codecs import data_of
 from .lifecycle import REVOKED, handle
 from .records import Record, identify, utcnow
@@ -229,11 +229,13 @@ async def end_all(face: Face, user_id: str, reason: str, keeps: Callable[[Record
 
 
 async def _end(face: Face, storage: Any, records: list[Record], reason: str) -> int:
-    """End sessions. What has expired is removed too, as a host with a slow clock takes it; but it has ended already."""
-    leftovers = {record.id for record in await listing.expired(storage, records)}
-    if leftovers:
-        await storage.remove(leftovers)
-    return await lifecycle.end(face, storage, [each for each in records if each.id not in leftovers], reason)
+    """End sessions. What has expired is removed too, as a host with a slow clock takes it; but it has ended already.
+    So is the copy of one whose key is being cycled: that is one session."""
+    expired = {record.id for record in await listing.expired(storage, records)}
+    ending = rotation.each_once(each for each in records if each.id not in expired)
+    if len(ending) < len(records):
+        await storage.remove({record.id for record in records} - {record.id for record in ending})
+    return await lifecycle.end(face, storage, ending, reason)
 
 
 async def _revoke_everyone(face: Face) -> int:

@@ -5,6 +5,7 @@ Each pytest process (each worker of `-n`) has its own. Under `CI` one that canno
 
 import atexit
 import os
+from functools import cache
 
 from example_project.servers import MariaDBServer, MongoDBServer, PostgresServer, RedisServer, Server
 
@@ -13,8 +14,9 @@ OPTIONS = {"postgres": ("-c", "max_connections=300"), "mysql": ("--max-connectio
 MISSING: dict[str, str] = {}  # kind: why there is none
 
 
+@cache
 def url_of(kind: str) -> str | None:
-    """The URL of a running server, or `None` (and the reason in MISSING)."""
+    """The URL of the run's own server, or `None` (and the reason in MISSING)."""
     if url := os.environ.get(f"TEST_{kind.upper()}_URL"):
         return url
     try:

@@ -324,7 +324,6 @@ def test_where_no_single_value_is_to_blame_no_key_is_named() -> None:
     assert caught.value.key is None
 
 
-@pytest.mark.parametrize("fast", [True, False], ids=["orjson", "json"])
 class Interrupted:
     """A serializer that is interrupted while it reads, by what says nothing of the bytes."""
 
@@ -360,6 +359,7 @@ def test_what_a_serializer_says_of_bytes_that_it_cannot_read(error: Exception, m
         decode(encode({}, ID, Interrupted), ID, Interrupted)
 
 
+@pytest.mark.parametrize("fast", [True, False], ids=["orjson", "json"])
 def test_json_stays_readable_when_the_serializer_changes(fast: bool) -> None:
     with without(orjson=not fast):
         payload = encode(SMALL, ID, JSONSerializer)

@@ -450,6 +450,16 @@ class TestRequests:
         assert face(Store()).exists(thief.session_key) is False
         assert face(Store()).exists(session.session_key) is True
 
+    @pytest.mark.parametrize("wrong", [{"_auth_user_backend": "renamed.Backend"}, {"_auth_user_id": "no number"}])
+    def test_a_log_in_that_django_takes_for_nobodys_is_cycled_too(self, Store, face, ann, wrong):  # noqa: F811
+        session = face(Store())
+        session.update({**log_in_of(ann), **wrong})
+        session.save()
+        key = session.session_key
+        session.cycle_key()
+        assert face(Store()).exists(session.session_key) is True
+        assert face(Store()).exists(key) is False
+
     def test_a_log_in_kills_the_planted_key_at_once(self, Store, ann):  # noqa: F811
         client = Client()
         client.get("/count/")
