@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 
-import engines_data as data
-import engines_stores
-from engines_contenders import CONTENDERS
-
+from benchmarks.engines import data
+from benchmarks.engines import stores as engines_stores
+from benchmarks.engines.contenders import CONTENDERS
 from example_project.servers import RedisServer
 
 CALLS, WARM_UP = 200, 20
@@ -69,8 +68,9 @@ def parts(url: str) -> dict[str, Callable[[], Any]]:
 
     [ours] = [each for each in CONTENDERS if (each.name, each.server) == ("multisession", "redis")]
     engines_stores.configure(ours, {"redis": url})
-    from django_multisession import codecs
-    from django_multisession.backends.redis import SessionStore, unpack
+    from django_multisession.backends.redis import SessionStore
+    from django_multisession.backends.redis.answers import unpack
+    from django_multisession.payload import codecs
     from django_multisession.records import identify
 
     client = redis.Redis.from_url(url)

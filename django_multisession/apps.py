@@ -2,7 +2,7 @@ from django.apps import AppConfig
 from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy as _
 
-from . import checks  # registers them
+from . import engine
 
 
 class MultisessionConfig(AppConfig):
@@ -11,15 +11,17 @@ class MultisessionConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import hooks  # needs the apps' models
+        from . import checks  # noqa: F401  registers them
+        from .user_sessions import hooks  # needs the apps' models
 
         hooks.connect()
+        engine.kind()  # imports it, and so its checks are there when `manage.py check` asks for them
         post_migrate.connect(make_indexes, sender=self, dispatch_uid="django_multisession")
 
 
 def make_indexes(**_kwargs: object) -> None:
     """What `migrate` does for an engine that has no table."""
-    if checks.engine() == "mongodb":
+    if engine.kind() == "mongodb":
         from .backends import mongodb
 
         mongodb.make_indexes()

@@ -11,8 +11,9 @@ from django.apps import apps
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.core.exceptions import ImproperlyConfigured
 
-from . import checks, devices
+from . import engine
 from .durations import Duration, as_seconds
+from .user_sessions import devices
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -78,6 +79,6 @@ def _age(session: Any) -> float:
     """Seconds since the log-in, at which the receiver in `devices.py` has noted the time."""
     if not apps.is_installed("django_multisession"):
         raise ImproperlyConfigured("@require_recent_login needs 'django_multisession' in INSTALLED_APPS.")
-    if (login_at := devices.login_at(session)) is None and not checks.engine():  # nobody would ever have signed in
+    if (login_at := devices.login_at(session)) is None and not engine.kind():  # nobody would ever have signed in
         raise ImproperlyConfigured("@require_recent_login needs a session engine of this package.")
     return float("inf") if login_at is None else time.time() - login_at

@@ -23,6 +23,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template import TemplateDoesNotExist, loader
 from django.utils.cache import add_never_cache_headers, patch_vary_headers
 from django.utils.log import log_response
+from django.utils.module_loading import import_string
 
 from .exceptions import EngineUnavailable
 
@@ -161,3 +162,9 @@ def _note(request: Any = None, **kwargs: Any) -> None:
 
 
 got_request_exception.connect(_note, dispatch_uid="django_multisession")
+
+
+def knows_requests() -> bool:
+    """Whether the package's middleware is there, which says whose request it is that changes a password."""
+    classes = (import_string(path) for path in settings.MIDDLEWARE)
+    return any(isinstance(each, type) and issubclass(each, SessionMiddleware) for each in classes)

@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from . import codecs, devices, limits, listing, user_sessions
+from . import engine, limits
 from .exceptions import PayloadUnreadable
+from .payload import codecs
 from .records import Page, Record, utcnow
 from .twins import run_sync
+from .user_sessions import browsers, devices, listing
 
 PAGE = 500  # records
 MOST_NAMES = 1000  # that are told apart: a site may make up keys or devices without end
@@ -93,7 +95,7 @@ def collect(
 
 
 def _pages() -> Iterator[Page]:
-    storage, after = user_sessions.store().storage, None
+    storage, after = engine.store().storage, None
     while True:
         page = run_sync(storage.scan(after, PAGE))
         yield page
@@ -105,7 +107,7 @@ class _Tally:
     """What `collect()` keeps while it goes on."""
 
     def __init__(self) -> None:
-        self.now, self.serializer = utcnow(), user_sessions.store()().serializer
+        self.now, self.serializer = utcnow(), engine.store()().serializer
         self.seen = self.largest = self.bytes = self.anonymous = self.unreadable = self.foreign = 0
         self.users = set[str]()
         self.sizes, self.ages, self.idle = ([0] * (len(bounds) + 1) for bounds in (SIZES, AGES, IDLE))
@@ -115,7 +117,7 @@ class _Tally:
     def take(self, records: list[Record]) -> None:
         ours = listing.ours(records)
         self.foreign += len(records) - len(ours)
-        for record in run_sync(listing.live(user_sessions.store().storage, ours)):
+        for record in run_sync(listing.live(engine.store().storage, ours)):
             self._take(record)
 
     def _take(self, record: Record) -> None:
@@ -147,7 +149,7 @@ class _Tally:
             return
         _count(self.names, map(str, data))
         if isinstance(client := data.get(devices.CLIENT_KEY), dict):
-            _count(self.devices, [devices.name_of(client.get("user_agent")) or UNKNOWN])
+            _count(self.devices, [browsers.name_of(client.get("user_agent")) or UNKNOWN])
 
     def result(self, complete: bool, seconds: float) -> Statistics:
         return Statistics(

@@ -19,9 +19,9 @@ from celery.signals import worker_shutting_down
 from .durations import Duration, as_seconds
 from .exceptions import EngineUnavailable, InvalidOption
 from .purge import purge
+from .purge.stopping import told_to_stop
+from .purge.targets import GRACE
 from .schedule import TASK
-from .stopping import told_to_stop
-from .targets import GRACE
 
 OWN = "self", "jitter", "allow_live"  # the other arguments are the purge's
 LONGEST_JITTER = "7d"

@@ -5,7 +5,7 @@ path("sessions/", include("django_multisession.urls"))
 
 from django.urls import path
 
-from . import views
+from .user_sessions import views
 
 app_name = "django_multisession"
 urlpatterns = [

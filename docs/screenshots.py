@@ -68,7 +68,8 @@ def insert(chance: random.Random, user: Any, user_agent: str) -> None:
     from django.conf import settings
     from django.contrib.sessions.serializers import JSONSerializer
 
-    from django_multisession import codecs, user_sessions
+    from django_multisession import engine
+    from django_multisession.payload import codecs
     from django_multisession.records import Record, identify, utcnow
     from django_multisession.twins import run_sync
 
@@ -85,7 +86,7 @@ def insert(chance: random.Random, user: Any, user_agent: str) -> None:
     payload = codecs.encode(data, id, JSONSerializer)
     user_id = str(user.pk) if user else None
     record = Record(id, payload, user_id, utcnow() - age, updated, expires, version=1)
-    run_sync(user_sessions.store().storage.insert(record))
+    run_sync(engine.store().storage.insert(record))
 
 
 def sign_in(browser: Browser, url: str, **options: Any) -> Any:

@@ -1,25 +1,21 @@
 """Databases are the run's own: migrated once, and a test cleans up what it wrote, so threads and loops see it all."""
 
-import asyncio
 import os
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
-import time_machine
-from asgiref.sync import sync_to_async
 from django.core.management import call_command
 from django.db import connections
 from django.test import override_settings
 from hypothesis import settings as hypothesis_settings
 
-pytest.register_assert_rewrite("tests.contract")
+pytest_plugins = ["django_multisession.testing.fixtures"]
+
 
 from . import servers
-from .faces import AsyncFace, Face, SyncFace
 from .routers import SessionRouter
 
 hypothesis_settings.register_profile("default", deadline=None)
@@ -59,33 +55,6 @@ def django_db_setup(django_db_blocker: Any) -> Iterator[None]:
 def _databases(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     with django_db_blocker.unblock():
         yield
-
-
-@pytest.fixture
-def runner() -> Iterator[asyncio.Runner]:
-    """An event loop of the test's own, which takes its clients and database connections with it."""
-    with asyncio.Runner() as runner:
-        yield runner
-        runner.run(sync_to_async(connections.close_all)())
-
-
-@pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest) -> Face:
-    """Wraps a store so that a test written once drives its synchronous or its asynchronous methods."""
-    return SyncFace() if request.param == "sync" else AsyncFace(request.getfixturevalue("runner"))
-
-
-@pytest.fixture
-def verbs(Store: Any, face: Face) -> Any:
-    """The engine's storage, its verbs as plain calls."""
-    return face.verbs(Store)
-
-
-@pytest.fixture
-def clock() -> Iterator[Any]:
-    """A clock that goes on by itself, and further with `clock.shift(seconds)`."""
-    with time_machine.travel(datetime.now(UTC), tick=True) as traveller:
-        yield traveller
 
 
 @pytest.fixture

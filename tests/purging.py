@@ -38,7 +38,7 @@ settings.configure(
 import django
 django.setup()
 from django.core.management import call_command, execute_from_command_line
-from django_multisession import sweep
+from django_multisession.purge import sweep
 from django_multisession.purge import purge
 from tests.routers import SessionRouter
 exec(code)

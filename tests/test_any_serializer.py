@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from django_multisession import codecs, user_sessions
+from django_multisession import user_sessions
+from django_multisession.payload import codecs
+from django_multisession.testing.stored import a_record, saved
 
 from .browsers import AUTH, OURS, new_user
 from .conftest import ENGINES
-from .contract import a_record, saved
 
 
 @pytest.fixture(params=list(ENGINES))

@@ -20,19 +20,19 @@ def run(script: str, *options: str) -> str:
 @pytest.mark.slow
 def test_purge(tmp_path: Path) -> None:
     few = "--database", "sqlite", "--rows", "400", "--idle", "0.2"
-    shown = run("purge.py", *few, "--json", str(tmp_path / "purge.json"), "--", "--batch-size=100")
+    shown = run("purge/run.py", *few, "--json", str(tmp_path / "purge.json"), "--", "--batch-size=100")
     runs: list[dict[str, Any]] = json.loads((tmp_path / "purge.json").read_text())["runs"]
     assert [run["way"] for run in runs] == ["purgesessions", "DELETE", "clearsessions"]
     for each in runs:
         assert each["seconds"] > 0
         assert each["idle"]["saves"] > 0
         assert f"| 400     | {each['way']}" in shown
-    assert run("purge.py", "--from-json", str(tmp_path / "purge.json")) == shown
+    assert run("purge/run.py", "--from-json", str(tmp_path / "purge.json")) == shown
 
 
 def test_the_docs_show_the_results_that_are_kept(tmp_path: Path) -> None:
     tables = tmp_path / "tables.md"
-    run("engines.py", "--from-json", str(BENCHMARKS / "results" / "engines.json"), "--markdown", str(tables))
+    run("engines/run.py", "--from-json", str(BENCHMARKS / "results" / "engines.json"), "--markdown", str(tables))
     page = (BENCHMARKS.parent / "docs" / "performance.md").read_text()
     assert len(tables.read_text()) > 1000
     assert tables.read_text().strip() in page

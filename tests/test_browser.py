@@ -251,7 +251,7 @@ def test_axe_finds_nothing_on_the_plain_page_of_a_phone(chromium, scheme, langua
     page.context.close()
 
 
-@override_settings(ROOT_URLCONF="tests.test_views")
+@override_settings(ROOT_URLCONF="tests.user_sessions.test_views")
 def plain_page(language: str) -> str:
     """The package's own templates, which the example site overrides, with all that they can show."""
     times = dict.fromkeys(("created_at", "last_seen", "expires_at"), timezone.now())

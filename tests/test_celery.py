@@ -17,10 +17,10 @@ from django_multisession.records import utcnow
 from django_multisession.schedule import purge_schedule
 from example_project.servers import PostgresServer
 
+from .backends.test_outages import using
 from .celery_processes import LONG, QUEUE, CelerySite, answer, celery_site, until
 from .purging import DAY, expired, left, live
 from .routers import SessionRouter
-from .test_outages import using
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,9 @@ from django.views import View
 
 from django_multisession.decorators import require_recent_login
 from django_multisession.exceptions import InvalidOption
+from django_multisession.testing.stored import saved
 
 from .browsers import AUTH, DJANGOS, OURS, Browser, new_user
-from .contract import saved
 
 MINUTE = 60
 

@@ -7,9 +7,9 @@ import pytest
 
 from django_multisession.schedule import purge_schedule
 
+from .backends.test_outages import using
 from .celery_processes import QUEUE, CelerySite, celery_site, until
 from .purging import expired, left, live
-from .test_outages import using
 
 pytestmark = pytest.mark.slow
 

@@ -15,11 +15,14 @@ from django.conf import global_settings
 from django.contrib.sessions.serializers import JSONSerializer
 from django.test import override_settings
 
-from django_multisession import checks, codecs, redis_answers
-from django_multisession.backends import mongodb, redis
+from django_multisession import checks
 from django_multisession.backends.base import SessionStore, Storage
+from django_multisession.backends.mongodb import storage as mongodb_storage
+from django_multisession.backends.redis import answers as redis_answers
+from django_multisession.backends.redis import scripts as redis_scripts
 from django_multisession.conf import NAMES
 from django_multisession.models import Session
+from django_multisession.payload import codecs
 from django_multisession.records import Record, identify, to_epoch
 from django_multisession.twins import run_sync
 
@@ -137,12 +140,12 @@ class TestFormats:
 
     def test_redis_commands_of_the_scripts_are_allowed_to_the_acl_user(self):
         allowed = set(re.findall(r"\+([a-z]+)", text("redis.md")))
-        called = re.findall(r"redis\.p?call\('(\w+)'", "".join(redis.SHA) + redis.INDEX)
+        called = re.findall(r"redis\.p?call\('(\w+)'", "".join(redis_scripts.SHA) + redis_scripts.INDEX)
         assert {command.lower() for command in called} <= allowed
 
     def test_mongodb_document(self, example):
         page = text("mongodb.md")
-        document = mongodb._fields(example)
+        document = mongodb_storage._fields(example)
         assert [row[0].strip("`") for row in rows(page, r"`\w+`")][: len(document) + 1] == ["_id", *document]
         assert base64.b64encode(document.pop("data")).decode() in page
         for name, value in document.items():
@@ -152,7 +155,7 @@ class TestFormats:
     def test_mongodb_indexes(self):
         documented = rows(text("mongodb.md"), r"`\{\w+: 1.*\}`")
         assert [re.findall(r"\w+(?=: 1)", row[0]) for row in documented] == [
-            list(index.document["key"]) for index in mongodb.INDEXES
+            list(index.document["key"]) for index in mongodb_storage.INDEXES
         ]
 
     def test_sql_row(self, example):

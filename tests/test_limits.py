@@ -12,9 +12,9 @@ from django.test import override_settings
 from django_multisession import limits
 from django_multisession.decorators import no_touch
 from django_multisession.records import identify, utcnow
+from django_multisession.testing.stored import a_record, saved, stored
 
 from .conftest import ENGINES
-from .contract import a_record, saved, stored
 
 HOUR = 3600
 

@@ -15,11 +15,11 @@ from django.test import RequestFactory, override_settings
 from django_multisession import middleware
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.records import identify
+from django_multisession.testing.stored import saved, stored
 from django_multisession.twins import run_sync
 
 from .browsers import AUTH, COOKIE, DJANGOS, OURS, Browser, new_user
 from .conftest import ENGINES
-from .contract import saved, stored
 
 
 @pytest.fixture(params=list(ENGINES))

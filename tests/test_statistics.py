@@ -9,7 +9,8 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from django_multisession import codecs, statistics
+from django_multisession import statistics
+from django_multisession.payload import codecs
 from django_multisession.records import Page, Record, identify, utcnow
 from django_multisession.statistics import AGES, DAY, HOUR, IDLE, SIZES, Bin, as_json, collect
 from django_multisession.twins import run_sync
@@ -191,7 +192,7 @@ def test_what_no_key_of_this_site_has_made_is_none_of_its_sessions(Store):
 def test_a_missing_library_is_no_error(Store, settings, monkeypatch):
     settings.MULTISESSION_ENCRYPTION_KEYS = ["a" * 64]
     save(Store, "1")
-    monkeypatch.setattr("django_multisession.codecs.AESGCM", None)
+    monkeypatch.setattr("django_multisession.payload.codecs.AESGCM", None)
     assert collect().unreadable == 1
 
 

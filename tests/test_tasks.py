@@ -18,16 +18,16 @@ from celery.schedules import crontab, maybe_schedule
 
 from django_multisession import purge as module
 from django_multisession.exceptions import EngineUnavailable, InvalidOption
-from django_multisession.purge import purge
+from django_multisession.purge import loop, purge
+from django_multisession.purge.targets import target
 from django_multisession.records import utcnow
 from django_multisession.schedule import purge_schedule
-from django_multisession.targets import target
 from django_multisession.tasks import purge_expired_sessions
 
+from .backends.test_outages import using
 from .celery_processes import ROOT
 from .purging import DAY, expired, left, live
 from .test_docs import DOCS, blocks
-from .test_outages import using
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_the_answer_is_json(Store):
 def test_the_options_are_those_of_the_purge():
     taken = inspect.signature(purge_expired_sessions.run).parameters
     assert set(taken) - {"jitter", "allow_live"} == set(module.Options.__annotations__) - {"store", "stop", "progress"}
-    defaults = {**inspect.signature(module._purge).parameters, **inspect.signature(target).parameters}
+    defaults = {**inspect.signature(loop.purge).parameters, **inspect.signature(target).parameters}
     own = {"jitter": 0, "allow_live": False}
     assert {name: taken[name].default for name in taken} == {
         name: own[name] if name in own else defaults[name].default for name in taken

@@ -14,7 +14,7 @@ import time
 from itertools import count
 from typing import Any
 
-import engines_data as data
+from benchmarks.engines import data
 
 TWO_WEEKS = 14 * 24 * 3600 * 1000  # milliseconds
 NOW = int(time.time() * 1000)

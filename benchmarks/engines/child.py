@@ -1,4 +1,4 @@
-"""A process of engines.py: one contender, which it times and counts as it is told, a line of JSON each way.
+"""A process of run.py: one contender, which it times and counts as it is told, a line of JSON each way.
 
 {"do": "time", "workload": "read", "count": 50}  ->  nanoseconds of each of 50 calls
 {"do": "warm_up", "workload": "read"}            ->  null, and then
@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import engines_contenders
-import engines_trips
+from benchmarks.engines import contenders as engines_contenders
+from benchmarks.engines import trips as engines_trips
 
 WARM_UP = 3  # calls before those that count: the processor's caches hold another process's work
 
@@ -31,11 +31,11 @@ class Child:
         if counting:
             engines_trips.watch(self.contender.server)
         if self.contender.engine is None and not self.contender.requests_only:
-            import engines_bare
+            from benchmarks.engines import bare as engines_bare
 
             self.workloads = engines_bare.WORKLOADS[self.contender.server](addresses, self.runner)
         else:
-            import engines_stores
+            from benchmarks.engines import stores as engines_stores
 
             engines_stores.configure(self.contender, addresses)
             self.workloads = engines_stores.Workloads(self.contender, addresses, self.runner)

@@ -1,4 +1,4 @@
-"""Who takes part in engines.py: the bare drivers, the engines of this project, and their peers from PyPI."""
+"""Who takes part in run.py: the bare drivers, the engines of this project, and their peers from PyPI."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,7 +30,7 @@ class Contender:
     model: str | None = None  # of a table: "app.Model"
     requests_only: bool = False
     also: str | None = None  # another server that it needs
-    shim: str | None = None  # function of engines_shims.py that makes it run
+    shim: str | None = None  # function of shims.py that makes it run
     note: str = ""
 
 

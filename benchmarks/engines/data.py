@@ -1,4 +1,4 @@
-"""The sessions that every contender of engines.py stores: one of about 600 bytes as JSON, and one of 64 KB."""
+"""The sessions that every contender of run.py stores: one of about 600 bytes as JSON, and one of 64 KB."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""The figures of engines.py as tables and as a chart."""
+"""The figures of run.py as tables and as a chart."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -17,14 +17,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(ROOT), str(HERE)]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(ROOT)  # not this folder: requests.py in it is no library
 
-import engines_report as report
-import engines_sizes as sizes
-from engines_contenders import BARE, CONTENDERS, Contender
-from engines_servers import CORES, Servers, install, pinned
+from benchmarks.engines import report, sizes
+from benchmarks.engines.contenders import BARE, CONTENDERS, Contender
+from benchmarks.engines.servers import CORES, Servers, install, pinned
 
 SERVERS = list(BARE)
 CALLS = {"64 KB": 8, "async": 3, "request async": 2}  # in one turn, if not USUAL
@@ -41,11 +39,11 @@ class Child:
         self.contender, self.addresses = contender, addresses
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([*path, str(HERE), str(ROOT)]),
+            "PYTHONPATH": os.pathsep.join([*path, str(ROOT)]),
             "PYTHONHASHSEED": "0",
         }
         self.process = subprocess.Popen(
-            [sys.executable, HERE / "engines_child.py"],
+            [sys.executable, "-m", "benchmarks.engines.child"],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -196,7 +194,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--no-trips", dest="trips", action="store_false", help="do not count round trips")
     parser.add_argument("--one-core", action="store_true", help="servers and contenders on one core: see README.md")
     parser.add_argument("--quick", action="store_true", help="5 rounds, 10,000 rows")
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "engines.json", help="write the results there")
+    parser.add_argument(
+        "--json", type=Path, default=ROOT / "benchmarks" / "results" / "engines.json", help="write the results there"
+    )
     parser.add_argument("--from-json", type=Path, help="measure nothing: show the results of another run")
     parser.add_argument("--markdown", type=Path, help="write the tables there, for docs/performance.md")
     parser.add_argument("--chart", type=Path, help="draw them there (.svg or .png; needs matplotlib)")

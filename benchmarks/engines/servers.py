@@ -1,4 +1,4 @@
-"""The servers of engines.py: throw-away ones, in which each contender has a database of its own."""
+"""The servers of run.py: throw-away ones, in which each contender has a database of its own."""
 
 import os
 import re

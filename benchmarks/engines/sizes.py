@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import engines_data as data
-from engines_contenders import Contender
+from benchmarks.engines import data
+from benchmarks.engines.contenders import Contender
 
 FILLED = 1000  # sessions that the engine itself stores; in SQL and MongoDB they are then copied under new keys
 DOCUMENTS, FILE_ROWS = 20_000, 100_000  # at most

@@ -1,4 +1,4 @@
-"""The workloads of engines.py on a session engine: through its store alone, and through whole requests of Django's."""
+"""The workloads of run.py on a session engine: through its store alone, and through whole requests of Django's."""
 
 import asyncio
 import os
@@ -11,10 +11,11 @@ from types import ModuleType
 from typing import Any
 
 import django
-import engines_data as data
-import engines_shims
 from django.conf import settings
-from engines_contenders import Contender
+
+from benchmarks.engines import data
+from benchmarks.engines import shims as engines_shims
+from benchmarks.engines.contenders import Contender
 
 STORE = ("read", "write", "create", "create signed in", "sliding", "64 KB", "async", "log-in")
 SETTINGS = "engines_settings"
@@ -50,12 +51,12 @@ def _defaults(contender: Contender, addresses: dict[str, Any]) -> dict[str, Any]
         "SECRET_KEY": "a benchmark's secret key, as long as one of Django's",
         "USE_TZ": True,
         "ALLOWED_HOSTS": ["*"],
-        "ROOT_URLCONF": "engines_views",
+        "ROOT_URLCONF": "benchmarks.engines.views",
         "INSTALLED_APPS": [*sql, *contender.apps],
         "MIDDLEWARE": [contender.middleware] if contender.engine else [],
         "SESSION_ENGINE": contender.engine or "",
         "DATABASES": _databases(contender, addresses),
-        "DATABASE_ROUTERS": ["engines_stores.Router"],
+        "DATABASE_ROUTERS": ["benchmarks.engines.stores.Router"],
     }
 
 
@@ -182,7 +183,7 @@ class Workloads:
     # Whole requests
 
     def _start_request(self, workload: str, calls: int) -> Callable[[int], Any]:
-        import engines_requests as requests
+        from benchmarks.engines import requests
 
         if workload == "async":
             Router.alias = "pooled" if "pooled" in settings.DATABASES else "default"

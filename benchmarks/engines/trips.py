@@ -1,6 +1,6 @@
 """What a call sends to its server, counted below the driver's public functions where that can be done.
 
-PostgreSQL's statements are read from its log, by the parent: see `engines_servers.statements()`.
+PostgreSQL's statements are read from its log, by the parent: see `servers.statements()`.
 """
 
 from collections.abc import Iterator

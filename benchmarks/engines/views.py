@@ -3,9 +3,10 @@
 from itertools import count
 from typing import Any
 
-import engines_data as data
 from django.http import HttpResponse
 from django.urls import path
+
+from benchmarks.engines import data
 
 numbers = count(10**6)
 signed_in_as = data.auth(1)

@@ -1,4 +1,4 @@
-"""What the child processes of purge.py do: fill a table, save sessions, purge; each with a connection of its own."""
+"""What the child processes of run.py do: fill a table, save sessions, purge; each with a connection of its own."""
 
 import gc
 import hashlib
@@ -177,7 +177,8 @@ def _djangos(rows: int) -> Iterator[tuple[Any, ...]]:
 
 
 def expired_rows(engine: str) -> int:
-    from django_multisession.sweep import Criteria, Table, count
+    from django_multisession.purge.counting import count
+    from django_multisession.purge.tables import Criteria, Table
 
     return count(Table(_model(engine)), Criteria(before=datetime.now(UTC)))
 

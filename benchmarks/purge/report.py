@@ -1,4 +1,4 @@
-"""The figures of purge.py, as tables for the docs and as a chart."""
+"""The figures of run.py, as tables for the docs and as a chart."""
 
 from collections.abc import Callable, Iterator
 from itertools import groupby

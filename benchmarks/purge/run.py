@@ -19,12 +19,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(ROOT)
 
-import purge_child as child
-import purge_report as report
-
+from benchmarks.purge import child, report
 from example_project.servers import MariaDBServer, PostgresServer
 
 # Name: the purge; the engine whose table it purges and that the writer uses; whether an old snapshot is held.
@@ -61,7 +59,7 @@ def server(database: str, megabytes: int) -> Iterator[str]:
 
 
 class Child:
-    """A process with a connection of its own, which runs functions of `purge_child`, one after the other."""
+    """A process with a connection of its own, which runs functions of `child.py`, one after the other."""
 
     def __init__(self, url: str, engine: str = child.OURS) -> None:
         self.told = SPAWN.Event()

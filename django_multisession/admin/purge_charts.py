@@ -10,11 +10,11 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from .charts import PLACES, Bar, Chart, grouped, local
-from .exceptions import InvalidOption
-from .models import PurgeRun
-from .purge import ERROR
-from .targets import target
+from ..charts import PLACES, Bar, Chart, grouped, local
+from ..exceptions import InvalidOption
+from ..models import PurgeRun
+from ..purge import ERROR
+from ..purge.targets import target
 
 DAYS = 7  # with a bar each; one more has all that expired before
 MOST = 10_000  # rows that a bar counts: so much of the expiry index is read for it, however large the table is

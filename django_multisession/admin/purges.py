@@ -1,4 +1,4 @@
-"""The admin: the runs of the purge, to be looked at, and the sessions (see `session_admin.py`)."""
+"""The runs of the purge in the admin, to be looked at."""
 
 from datetime import timedelta
 from typing import Any
@@ -11,20 +11,13 @@ from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from .charts import grouped, local
-from .models import PurgeRun, Session
+from ..charts import grouped, local
+from ..models import PurgeRun
 from .purge_charts import charts
-from .session_admin import EndSessionsMixin, SessionAdmin
-
-__all__ = ["EndSessionsMixin", "PurgeRunAdmin", "SessionAdmin"]
 
 COLUMNS = "started", "duration", "rows_purged", "batches", "more_waiting", "reason", "host", "table"
 
 
-admin.site.register(Session, SessionAdmin)
-
-
-@admin.register(PurgeRun)
 class PurgeRunAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """For users with the permission to view them. Nobody adds, changes or deletes one: the purge keeps the newest."""
 

@@ -10,11 +10,11 @@ from django.utils import formats
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from ..charts import Bar, Chart, grouped
+from ..models import PurgeRun
+from ..records import utcnow
+from ..statistics import DAY, HOUR, MINUTE, UNKNOWN, Bin, Statistics, collect, day_of
 from . import purge_charts
-from .charts import Bar, Chart, grouped
-from .models import PurgeRun
-from .records import utcnow
-from .statistics import DAY, HOUR, MINUTE, UNKNOWN, Bin, Statistics, collect, day_of
 
 MOST_SESSIONS = 10_000  # that are looked at for a page
 MOST_SECONDS = 2.0  # for which it does so

@@ -13,11 +13,13 @@ from typing import Any, ClassVar
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError
 
-from .. import checks, codecs, devices, lifecycle, limits, merging, purge, rotation  # noqa: F401  checks: without the app
+from .. import limits
 from ..exceptions import EngineUnavailable, PayloadUnreadable, SessionConflict, SessionEnded
+from ..payload import codecs, merging
 from ..records import Record, new_session_key, utcnow
 from ..signals import session_ended
 from ..twins import ASYNC, SYNC, run_sync
+from ..user_sessions import devices, lifecycle, rotation
 from .state import SessionState, user_id_in
 from .state import logger as logger
 from .storage import Storage
@@ -312,10 +314,14 @@ class SessionStore(SessionState):
 
     @classmethod
     def clear_expired(cls) -> None:
+        from .. import purge  # no request needs it
+
         purge.purge(store=cls, grace=0)
 
     @classmethod
     async def aclear_expired(cls) -> None:
+        from .. import purge  # no request needs it
+
         await purge.apurge(store=cls, grace=0)
 
     # insert() is atomic, so a new key needs no probe with exists().

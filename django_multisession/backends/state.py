@@ -10,11 +10,13 @@ from typing import Any
 from django.contrib.auth import SESSION_KEY as USER_ID_KEY
 from django.contrib.sessions.backends.base import SessionBase
 
-from .. import codecs, devices, lifecycle, limits, merging, rotation
+from .. import limits
 from ..conf import conf
 from ..exceptions import PayloadUnreadable, SessionConflict, SessionEnded, SessionNotSerializable
+from ..payload import codecs, merging
 from ..records import Record, identify, in_milliseconds, utcnow
 from ..twins import SYNC, Face
+from ..user_sessions import devices, lifecycle, rotation
 
 USER_ID_LENGTH = 255  # characters: a user id is an indexed column in SQL, and a part of a key's name in Redis
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")

@@ -3,8 +3,6 @@
 Always, without any I/O::
 
     E001  a MULTISESSION_* setting of an unknown name
-    E002  the SQL engine without this app in INSTALLED_APPS: no table
-    W001  another engine without it: no commands
     E003  SESSION_ENGINE names a module of this package that cannot be imported (misspelled, or its driver is missing)
     E004  a setting of a wrong type or range
     W007  MULTISESSION_IDLE_AGE without SESSION_SAVE_EVERY_REQUEST: requests that only read do not count
@@ -42,10 +40,8 @@ Under `check --database` (and `migrate`), of the database of the sessions::
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.apps import apps
 from django.conf import settings
@@ -53,27 +49,16 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from . import codecs
-from .conf import NAMES, DurationSetting, conf
+from .. import engine
+from ..conf import NAMES, DurationSetting, conf
+from ..payload import codecs
 
 Problems = Iterator[tuple[str, str]]  # what is wrong, what to do
 Check = Callable[..., list[checks.CheckMessage]]
 
-BACKENDS = "django_multisession.backends."
 EVERY_SITE = "", "base", "db", "mongodb", "redis"
 EVERY_ENGINE = EVERY_SITE[1:]
 DJANGOS_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"
-MONGODB_DOCUMENT = 16 * 1024 * 1024 - 4096  # bytes; the fields beside the payload need less than these 4 KiB
-
-
-def engine() -> str:
-    """What SESSION_ENGINE is or builds on: "redis", "mongodb", "db", "base" (a third engine), "" (not ours)."""
-    try:
-        store = import_string(f"{settings.SESSION_ENGINE}.SessionStore")
-    except (ImportError, ImproperlyConfigured):
-        return ""
-    ours = (each.__module__ for each in store.__mro__ if each.__module__.startswith(BACKENDS))
-    return next(ours, "").removeprefix(BACKENDS)
 
 
 def check(number: str, *engines: str, tags: Sequence[str] = (), deploy: bool = False) -> Callable[..., Check]:
@@ -81,7 +66,7 @@ def check(number: str, *engines: str, tags: Sequence[str] = (), deploy: bool = F
 
     def decorate(problems: Callable[[], Problems]) -> Check:
         def run(**_kwargs: object) -> list[checks.CheckMessage]:
-            return messages(number, problems()) if engine() in engines else []
+            return messages(number, problems()) if engine.kind() in engines else []
 
         checks.register(*tags, deploy=deploy)(run)
         return run
@@ -95,8 +80,6 @@ def messages(number: str, problems: Iterable[tuple[str, str]]) -> list[checks.Ch
 
 
 # Settings and installation
-
-
 @check("E001", *EVERY_SITE)
 def unknown_setting() -> Problems:
     for name in dir(settings):
@@ -110,31 +93,13 @@ def _suggestion(name: str) -> str:
     return f"Did you mean MULTISESSION_{close[0]}?" if close else f"There are: {', '.join(NAMES)}."
 
 
-INSTALL = "Add 'django_multisession' to INSTALLED_APPS, then run: manage.py migrate"
-
-
-@check("E002", "db")
-def table_not_installed() -> Problems:
-    if not apps.is_installed("django_multisession"):
-        yield "'django_multisession' is not in INSTALLED_APPS: the sessions have no table.", INSTALL
-
-
-@check("W001", "mongodb", "redis")
-def commands_not_installed() -> Problems:
-    if not apps.is_installed("django_multisession"):
-        yield "'django_multisession' is not in INSTALLED_APPS: its commands are missing.", INSTALL
-
-
 @check("E003", *EVERY_SITE)
 def engine_not_importable() -> Problems:
-    if settings.SESSION_ENGINE.startswith("django_multisession."):
-        try:
-            import_module(settings.SESSION_ENGINE)
-        except (ImportError, ImproperlyConfigured) as error:
-            yield f"SESSION_ENGINE cannot be imported: {error}", f"There are: {BACKENDS}redis, .mongodb and .db."
+    if error := engine.import_error():
+        yield f"SESSION_ENGINE cannot be imported: {error}", f"There are: {engine.BACKENDS}redis, .mongodb and .db."
 
 
-def _is_whole(value: object, least: int) -> bool:
+def is_whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
@@ -167,17 +132,17 @@ REVOKE_ON = "password", "deactivated", "deleted"
 VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
     "KEY_PREFIX": (_is_key_prefix, "a text that is not empty and has no spaces"),
     "MONGODB_COLLECTION": (_is_collection, "the name of a MongoDB collection"),
-    "MAX_BYTES": (lambda value: _is_whole(value, 1), "a positive whole number of bytes"),
+    "MAX_BYTES": (lambda value: is_whole(value, 1), "a positive whole number of bytes"),
     "ON_CONFLICT": (lambda value: value in ON_CONFLICT, f"one of {', '.join(ON_CONFLICT)}"),
     "TRACK_CLIENT": (lambda value: isinstance(value, bool) or value == "anonymize", "True, False or 'anonymize'"),
     "CLIENT_IP": (_is_function, "a function of a request, its dotted path, or None"),
     "MAX_PER_USER": (
-        lambda value: _is_whole(value, 1) or _is_function(value),
+        lambda value: is_whole(value, 1) or _is_function(value),
         "a positive whole number, a function of a user id, its dotted path, or None",
     ),
     "ON_MAX": (lambda value: value in ON_MAX, f"one of {', '.join(ON_MAX)}"),
     "REVOKE_ON": (_is_revoke_on, f"a list of some of {', '.join(REVOKE_ON)}"),
-    "COMPRESS_OVER": (lambda value: value is None or _is_whole(value, 0), "a whole number of bytes, or None"),
+    "COMPRESS_OVER": (lambda value: value is None or is_whole(value, 0), "a whole number of bytes, or None"),
 }
 
 
@@ -204,7 +169,7 @@ def reading_is_idle() -> Problems:
 
 @check("W009", *EVERY_ENGINE)
 def nobody_knows_the_request() -> Problems:
-    from .hooks import knows_requests
+    from ..middleware import knows_requests
 
     is_set = settings.is_overridden("MULTISESSION_REVOKE_ON")  # type: ignore[misc]  # hasattr() knows defaults too
     if is_set and _is_revoke_on(conf.REVOKE_ON) and "password" in conf.REVOKE_ON and not knows_requests():
@@ -246,50 +211,10 @@ def unprotected_cookie() -> Problems:
             yield f"{name} is not True.", f"Set {name} = True: who gets hold of the cookie has the session."
 
 
-# MongoDB
-
-
-@check("E011", "mongodb")
-def mongodb_setting_missing() -> Problems:
-    if not conf.MONGODB:
-        yield "MULTISESSION_MONGODB is not set.", "Set it to a URI such as 'mongodb://localhost/mysite'."
-
-
-@check("E012", "mongodb")
-def mongodb_setting_unusable() -> Problems:
-    if conf.MONGODB and not (_is_mongodb_uri(conf.MONGODB) or is_callable(conf.MONGODB)):
-        message = "MULTISESSION_MONGODB is neither a MongoDB URI nor the dotted path of a callable."
-        yield message, "Write it as 'mongodb://user:password@host/database', quoted by urllib.parse.quote_plus()."
-
-
-@check("E013", "mongodb")
-def mongodb_uri_without_database() -> Problems:
-    if _is_mongodb_uri(conf.MONGODB) and not urlsplit(str(conf.MONGODB)).path.strip("/"):
-        message = "The URI of MULTISESSION_MONGODB names no database."
-        yield message, "Add a slash and a name after the hosts, as in 'mongodb://localhost/mysite'."
-
-
-@check("E014", "mongodb")
-def max_bytes_over_document() -> Problems:
-    if _is_whole(conf.MAX_BYTES, MONGODB_DOCUMENT + 1):
-        message = "MULTISESSION_MAX_BYTES is more than a MongoDB document can hold, 16 MiB."
-        yield message, f"Set it to {MONGODB_DOCUMENT} at most; large sessions slow down every request."
-
-
-def _is_mongodb_uri(value: object) -> bool:
-    from pymongo.errors import PyMongoError
-    from pymongo.uri_parser import parse_uri
-
-    with suppress(PyMongoError, ValueError):
-        # Parsing an SRV address would ask the DNS.
-        return isinstance(value, str) and (value.startswith("mongodb+srv://") or bool(parse_uri(value, warn=True)))
-    return False
-
-
 def is_callable(path: object) -> bool:
     with suppress(ImportError):
         return isinstance(path, str) and callable(import_string(path))
     return False
 
 
-from . import db_checks, foreign_checks, redis_checks  # noqa: E402, F401  registers them
+from . import foreign  # noqa: E402, F401  registers it

@@ -9,11 +9,12 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, router, transaction
 
-from . import codecs, user_sessions
-from .checks import Problems, engine, messages
-from .exceptions import EngineUnavailable
-from .records import Record, utcnow
-from .twins import run_sync
+from .. import engine
+from ..exceptions import EngineUnavailable
+from ..payload import codecs
+from ..records import Record, utcnow
+from ..twins import run_sync
+from . import Problems, messages
 
 MOST = 500  # records that are looked at
 FEW = 3  # of others are no reason to say anything
@@ -33,12 +34,12 @@ def store_shared(databases: Sequence[str] | None = None, **_kwargs: object) -> l
 
 @checks.register(deploy=True)
 def store_shared_deployed(**_kwargs: object) -> list[checks.CheckMessage]:
-    return messages("W011", of_others()) if engine() in ("mongodb", "redis") else []
+    return messages("W011", of_others()) if engine.kind() in ("mongodb", "redis") else []
 
 
 def _is_asked(databases: set[str]) -> bool:
-    if engine() != "db" or not apps.is_installed("django_multisession"):
-        return engine() in ("mongodb", "redis")
+    if engine.kind() != "db" or not apps.is_installed("django_multisession"):
+        return engine.kind() in ("mongodb", "redis")
     return _alias() in databases
 
 
@@ -64,9 +65,9 @@ def of_others() -> Problems:
 
 
 def _page() -> list[Record]:
-    storage = user_sessions.store().storage
+    storage = engine.store().storage
     # Atomic: a statement that fails must not spoil the transaction that the caller may be in.
-    with transaction.atomic(using=_alias()) if engine() == "db" else nullcontext():
+    with transaction.atomic(using=_alias()) if engine.kind() == "db" else nullcontext():
         return run_sync(storage.scan(None, MOST))
 
 

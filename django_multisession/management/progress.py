@@ -8,7 +8,7 @@ from typing import Any
 
 from ..durations import positive
 from ..purge import Progress
-from ..targets import Target
+from ..purge.targets import Target
 
 EVERY = 5.0  # seconds
 

@@ -35,10 +35,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.encoding import force_bytes
 from django.utils.module_loading import import_string
 
+from ..conf import conf, secret_key
+from ..exceptions import PayloadUnreadable, SessionNotSerializable, SessionTooLarge
+from ..records import Record
 from . import compression
-from .conf import conf, secret_key
-from .exceptions import PayloadUnreadable, SessionNotSerializable, SessionTooLarge
-from .records import Record
 
 if TYPE_CHECKING:
     from hashlib import _Hash as HASH

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from .durations import before
-from .exceptions import InvalidOption
-from .records import utcnow
-from .sweep import Criteria
+from ..durations import before
+from ..exceptions import InvalidOption
+from ..records import utcnow
+from .tables import Criteria
 
 APART = timedelta(minutes=1)  # that clocks may differ however short the grace is, so that `clear_expired()` works
 

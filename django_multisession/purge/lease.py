@@ -24,9 +24,9 @@ from django.apps import apps
 from django.db import Error, IntegrityError, connections, router, transaction
 from django.db.models.expressions import RawSQL
 
-from .databases import clock_sql, guarded, in_transaction
-from .exceptions import EngineUnavailable
-from .records import MILLISECOND, utcnow
+from ..databases import clock_sql, guarded, in_transaction
+from ..exceptions import EngineUnavailable
+from ..records import MILLISECOND, utcnow
 
 SECONDS = 60.0
 RENEWED = timedelta(seconds=15)  # not with each batch: that would be as many transactions again

@@ -1,26 +1,24 @@
-"""The purge: `purge()` and `apurge()`, over which `clear_expired()` and `manage.py purgesessions` are a few lines each.
+"""The loop of the purge: short batches, of which each may be the last: at a bound, when it is told to, by a `kill -9`.
 
-It works in short batches and can end after any of them: at a bound, when it is told to, by a `kill -9`. The next run
-goes on. How a SQL table is swept is in `sweep.py`; other engines are purged by their storages' `purge(before, limit)`.
+The next run goes on. How a SQL table is swept is in `sweep.py`; other engines are purged by their storages'
+`purge(before, limit)`.
 """
 
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
-from .durations import Duration, as_seconds, positive
-from .records import utcnow
-from .signals import sessions_purged
+from ..durations import Duration, as_seconds, positive
+from ..records import utcnow
+from ..signals import sessions_purged
+from ..twins import Face, settle
 from .sweep import Batch
 from .targets import Sweep, target
-from .twins import ASYNC, SYNC, Face, run_sync, settle
 
 LARGEST_BATCH = 10_000  # more only holds locks for longer; and SQLite takes 32,766 parameters
 LONGEST_PAUSE = "1h"  # where the lease is a row, a purge that is killed keeps others off for so long
-
 # Why a purge ended
 DONE = "done"  # there was nothing left to do
 SERVER = "server"  # the server expires sessions by itself, and what it leaves behind was removed
@@ -104,40 +102,7 @@ class Bounds:
         return progress.took if self.pause is None else self.pause
 
 
-class Options(TypedDict, total=False):
-    """What `purge()` takes. A duration is a number of seconds, a timedelta, or text as 30d, 12h, 90m, 45s, 50ms."""
-
-    batch_size: int  # rows per batch (1,000; on SQLite 250)
-    max_rows: int | None  # end after so many, exactly
-    max_seconds: Duration | None  # end after the batch in which this time is up
-    pause: Duration | None  # between two batches (none; on SQLite and MySQL as long as the batch took)
-    grace: Duration  # leave what has not been expired for this long (1 h)
-    older_than: Duration | None  # also sessions that nobody saved or touched for this long
-    created_before: Duration | datetime | None  # also sessions that are older than this, or from before then
-    anonymous_only: bool  # only sessions without a user
-    database: str | None  # alias; the one that the routers name for writes
-    model: Any  # another table: a class or "app.Model" with an expire_date, as django_session's has
-    store: Any  # the SessionStore class whose sessions are purged; that of SESSION_ENGINE
-    stop: Callable[[], bool]  # asked before each batch and during pauses
-    progress: Callable[[Progress], object]  # called after each batch
-
-
-def purge(**options: Unpack[Options]) -> Purged:
-    """Remove the expired sessions in batches. Raises `InvalidOption` and `EngineUnavailable`.
-
-    What goes is decided by the server's clock. Where this host's differs from it by more than the grace, or by a minute
-    where that is less, the purge is refused with `InvalidOption`.
-
-    A table that another purge is at is left to that one: the reason is "running" then.
-    """
-    return run_sync(_purge(SYNC, **options))
-
-
-async def apurge(**options: Unpack[Options]) -> Purged:
-    return await _purge(ASYNC, **options)
-
-
-async def _purge(
+async def purge(
     face: Face,
     *,
     batch_size: int | None = None,

@@ -26,47 +26,15 @@ DELETE picks::
     DELETE FROM <table> WHERE session_id IN (...) [AND <criteria> AND expires_at <= <last>, if not locked]
 """
 
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.apps import apps
-from django.conf import settings
-from django.core.exceptions import FieldDoesNotExist
-from django.db import connections, router, transaction
-from django.db.models import BigIntegerField, Count, ExpressionWrapper, F, Func, Q
-from django.db.models.expressions import RawSQL
-from django.db.models.functions import TruncDate
-from django.utils import timezone
+from django.db import connections, transaction
+from django.db.models import Q
 
-from .databases import asking, clock, guarded
-from .exceptions import InvalidOption
-from .records import EPOCH, utcnow
-
-__all__ = ["asking", "clock"]  # for who asks a table
+from ..databases import guarded
+from .tables import Criteria, Position, Table
 
 FEW = 100  # rows that MySQL deletes one by one
-DAY = 24 * 60 * 60 * 1000  # milliseconds
-FIRST, LAST = -(2**63), 2**63 - 1
-
-
-@dataclass(frozen=True)
-class Criteria:
-    """Which rows go: those that expired before then, or are idle, or old; of the anonymous ones only, if so asked."""
-
-    before: datetime
-    updated_before: datetime | None = None
-    created_before: datetime | None = None
-    anonymous_only: bool = False
-    until: Any = None  # where a walk over live rows ends: those that are touched as it goes on move ahead of it
-
-    @property
-    def expiry_only(self) -> bool:
-        return not (self.updated_before or self.created_before or self.anonymous_only)
-
-    @property
-    def live_too(self) -> bool:
-        return bool(self.updated_before or self.created_before)
 
 
 class Batch(NamedTuple):
@@ -75,81 +43,7 @@ class Batch(NamedTuple):
     ended: bool
 
 
-class Position(NamedTuple):
-    expiry: Any
-    pk: Any = None
-
-
-class Table:
-    """Ours, Django's `django_session`, or that of another model with an `expire_date`."""
-
-    def __init__(self, model: Any, alias: str | None = None) -> None:
-        self.model = apps.get_model(model) if isinstance(model, str) else model
-        self.ours = self.model._meta.label == "django_multisession.Session"
-        self.expiry = "expires_at" if self.ours else "expire_date"
-        self.field = self.model._meta.get_field(self.expiry)
-        self.alias = alias or router.db_for_write(self.model)
-        self.name = self.model._meta.db_table
-        # SQLite keeps any type in any column, so an id may be what no parameter can be.
-        self.by_row = self.ours and connections[self.alias].vendor == "sqlite"
-
-    def moment(self, moment: datetime) -> datetime:
-        return moment if self.ours or settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
-
-    def where(self, **lookups: Any) -> Q:
-        """`where(gte=moment)`: a condition on the expiry."""
-        return Q(*((f"{self.expiry}__{lookup}", value) for lookup, value in lookups.items()))
-
-    def rows(self) -> Any:
-        """With `_key`, by which a row is found again; without those whose expiry is no number."""
-        rows = self.model._base_manager.using(self.alias)
-        if not self.by_row:
-            return rows.annotate(_key=F("pk"))
-        return rows.annotate(_key=RawSQL("rowid", [], BigIntegerField())).filter(self.where(gt=FIRST, lte=LAST))
-
-    def matching(self, criteria: Criteria) -> Any:
-        doomed = self.where(lt=self.moment(criteria.before))
-        if criteria.updated_before:
-            doomed |= Q(updated_at__lt=criteria.updated_before)
-        if criteria.created_before:
-            doomed |= Q(created_at__lt=criteria.created_before)
-        return self.rows().filter(doomed, **({"user_id": None} if criteria.anonymous_only else {}))
-
-    def walked(self, criteria: Criteria) -> Any:
-        """The rows that a sweep looks at."""
-        if not criteria.live_too:
-            return self.rows().filter(self.where(lt=self.moment(criteria.before)))
-        return self.rows() if criteria.until is None else self.rows().filter(self.where(lte=criteria.until))
-
-    def last(self) -> Any:
-        """The last expiry of all."""
-        found = self.positions(self.rows().order_by(f"-{self.expiry}")[:1])
-        return found[0].expiry if found else None
-
-    def positions(self, rows: Any) -> list[Position]:
-        # The bare number: as a moment it may be a naive local one, which is ambiguous for an hour each autumn.
-        expiry = ExpressionWrapper(F(self.expiry), BigIntegerField()) if self.ours else F(self.expiry)
-        return [Position(*row) for row in rows.annotate(_expiry=expiry).values_list("_expiry", "_key")]
-
-
-def table_of(model: Any, database: str | None) -> Table:
-    """The table of `--model` and `--database`; raises `InvalidOption`."""
-    if database is not None and database not in connections:
-        raise InvalidOption("database", database, f"there are {', '.join(connections)}.")
-    try:
-        table = Table(model, database)
-    except (LookupError, ValueError):
-        raise InvalidOption("model", model, "write an installed model as app.Model.") from None
-    except FieldDoesNotExist:
-        raise InvalidOption("model", model, "it has no expire_date, as Django's AbstractBaseSession does.") from None
-    if table.field.model._meta.db_table != table.name:
-        raise InvalidOption("model", model, f"its expire_date is in another table, {table.field.model._meta.db_table}.")
-    return table
-
-
 # A batch: what was removed, and where the next one goes on
-
-
 def batch(
     table: Table, criteria: Criteria, after: Position | None, size: int, most: int | None = None
 ) -> tuple[Batch, Position | None]:
@@ -256,50 +150,3 @@ def _window(table: Table, criteria: Criteria, after: Position | None) -> Any:
     if after is not None:
         rows = rows.filter(table.where(gt=after.expiry) | Q(_key__gt=after.pk))
     return rows.order_by(table.expiry, "_key")
-
-
-# Without removing
-
-
-def count(table: Table, criteria: Criteria, at_most: int | None = None) -> int:
-    """How many rows a sweep will look at."""
-    return int(table.walked(criteria)[:at_most].count())
-
-
-def days(table: Table, criteria: Criteria) -> dict[date, int]:
-    """How many rows would go, by the day, in UTC, on which they expire or did."""
-    rows = table.matching(criteria).order_by().values(_day=_day(table)).annotate(_rows=Count("*")).order_by("_day")
-    counted = rows.values_list("_day", "_rows")
-    return {_date(day) if table.ours else day: number for day, number in counted}
-
-
-def _date(day: int) -> date:
-    try:
-        return (EPOCH + timedelta(days=int(day))).date()
-    except OverflowError:  # none of this engine's rows
-        return date.min
-
-
-def _day(table: Table) -> Any:
-    if not table.ours:
-        return TruncDate(table.expiry, tzinfo=UTC)  # MySQL may not know other time zones
-    divided = "DIV" if connections[table.alias].vendor == "mysql" else "/"
-    return Func(F(table.expiry), template=f"%(expressions)s {divided} {DAY}", output_field=BigIntegerField())
-
-
-def ages(table: Table, criteria: Criteria, days: int, at_most: int) -> list[int]:
-    """How many of the expired rows did so less than one day ago, less than two, and so on; at last all others.
-
-    Each is counted up to `at_most`, so no more of the index is read (PostgreSQL: and its dead entries in between).
-    """
-    now = utcnow()
-    ends = [min(criteria.before, now - timedelta(days=day)) for day in range(days + 1)]
-    return [_between(table, *within, at_most) for within in zip([*ends[1:], None], ends, strict=True)]
-
-
-def _between(table: Table, first: datetime | None, end: datetime, at_most: int) -> int:
-    within = table.where(lt=table.moment(end))
-    if first:
-        within &= table.where(gte=table.moment(first))
-    # The expiry alone, in its order: with the primary key, or in any order, the server would read the table too.
-    return int(table.rows().filter(within).order_by(table.expiry).values(table.expiry)[:at_most].count())

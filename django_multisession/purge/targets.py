@@ -8,18 +8,20 @@ from socket import gethostname
 from typing import Any, Protocol, cast
 
 from django.apps import apps
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, connections, router, transaction
-from django.utils.module_loading import import_string
 
+from .. import engine
+from ..databases import asking, clock
+from ..durations import Duration, as_age, as_seconds
+from ..exceptions import InvalidOption
+from ..records import utcnow
+from ..twins import run_sync
 from .asked import Asked
-from .durations import Duration, as_age, as_seconds
-from .exceptions import InvalidOption
+from .counting import ages, count, days
 from .lease import Lease
-from .records import utcnow
-from .sweep import Batch, Criteria, Position, Table, ages, asking, batch, clock, count, days, table_of
-from .twins import run_sync
+from .sweep import Batch, batch
+from .tables import Criteria, Position, Table, table_of
 
 GRACE = timedelta(hours=1)
 
@@ -127,7 +129,9 @@ def target(
         created_before=as_age("created_before", created_before),
         anonymous_only=anonymous_only,
     )
-    table, storage = _of_store(store or _engine(), face, database) if model is None else _of_model(model, database)
+    table, storage = (
+        _of_store(store or engine.store_class(), face, database) if model is None else _of_model(model, database)
+    )
     if not (table and table.ours):
         _refuse(older_than=older_than, created_before=created_before, anonymous_only=anonymous_only)
     if not table:
@@ -140,23 +144,17 @@ def _of_model(model: Any, database: str | None) -> tuple[Table | None, Any]:
 
 
 def _of_store(store: Any, face: str, database: str | None) -> tuple[Table | None, Any]:
-    from .backends.base import SessionStore
-
     if hasattr(store, "get_model_class"):  # Django's db and cached_db, and those who build on them
         return table_of(store.get_model_class(), database), None
-    if not issubclass(store, SessionStore):
+    if not engine.is_ours(store):
         raise InvalidOption(
             "SESSION_ENGINE",
-            settings.SESSION_ENGINE,
+            engine.name(),
             "its sessions cannot be purged; those of django_multisession.backends.db, redis and mongodb and of "
             "Django's db and cached_db can, and with model a table that has an expire_date.",
         )
     storage = getattr(store, face)
     return (table_of(storage.model, database), None) if hasattr(storage, "model") else (None, storage)
-
-
-def _engine() -> Any:
-    return import_string(f"{settings.SESSION_ENGINE}.SessionStore")
 
 
 def _refuse(**options: Any) -> None:

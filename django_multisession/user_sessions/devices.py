@@ -20,32 +20,25 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.contrib.auth import SESSION_KEY as USER_ID_KEY
 from django.contrib.sessions.backends.base import SessionBase
-from django.utils.translation import gettext as _
 
-from . import codecs
-from .conf import conf, function
-from .records import Record, to_epoch, utcnow
+from ..conf import conf, function
+from ..payload import codecs
+from ..records import Record, to_epoch, utcnow
 
 if TYPE_CHECKING:
-    from .backends.state import SessionState
-
-try:
-    import ua_parser
-except ImportError:  # the devices extra
-    ua_parser = None  # type: ignore[assignment]
+    from ..backends.state import SessionState
+from .. import engine
 
 LOGIN_AT_KEY = "_login_at"
 LOGIN_OF_KEY = "_login_of"
 HIJACK_KEY = "hijack_history"  # of django-hijack: primary keys, one more after each take-over, one less after a release
 CLIENT_KEY = "_client"
 LONGEST_USER_AGENT = 256  # characters
-LARGEST_CACHE = 1024
 ANONYMIZE = "anonymize"
 NETWORKS = {4: 24, 6: 48}  # bits that anonymous addresses keep
 
@@ -74,10 +67,8 @@ def note_login(request: Any, **_kwargs: object) -> None:
 
 
 def _own(request: Any) -> "SessionState | None":
-    from .backends.state import SessionState
-
-    session = getattr(request, "session", None)
-    return session if isinstance(session, SessionState) else None
+    session: Any = getattr(request, "session", None)
+    return session if engine.is_ours(type(session)) else None
 
 
 def _login(session: "SessionState") -> Login:
@@ -115,8 +106,6 @@ def not_an_authentication(request: Any) -> Iterator[None]:
 
 
 # For the store, when it saves
-
-
 def settle_login(session: "SessionState") -> None:
     """Before a save: by now django-hijack has marked the session."""
     login, data = session._login, session._session_cache
@@ -138,8 +127,6 @@ def since(session: "SessionState") -> datetime | None:
 
 
 # For others
-
-
 def is_looked_into(record: Record) -> bool:
     """Whether somebody else looks in as the user."""
     return LOGIN_OF_KEY in codecs.data_of(record)
@@ -159,8 +146,6 @@ def login_at(session: Any) -> float | None:
 
 
 # From where
-
-
 def ip_of(request: Any) -> str | None:
     """The address to record."""
     given = function(conf.CLIENT_IP)(request) if conf.CLIENT_IP else request.META.get("REMOTE_ADDR")
@@ -177,20 +162,3 @@ def ip_of(request: Any) -> str | None:
 
 def _printable(header: str) -> str:
     return "".join(character for character in header[:LONGEST_USER_AGENT] if character.isprintable())
-
-
-def name_of(user_agent: str | None) -> str | None:
-    """ "Firefox on Linux", or `None`: unknown, or ua-parser is not there."""
-    if not user_agent or ua_parser is None:
-        return None
-    browser, system = _parsed(user_agent)
-    if browser and system:
-        return _("%(browser)s on %(system)s") % {"browser": browser, "system": system}
-    return browser or system
-
-
-@lru_cache(LARGEST_CACHE)
-def _parsed(user_agent: str) -> tuple[str | None, str | None]:
-    found = ua_parser.parse(user_agent)
-    browser, system = found.user_agent, found.os
-    return browser.family if browser else None, system.family if system else None

@@ -19,21 +19,21 @@ from contextlib import suppress
 from typing import Any
 
 from django.apps import apps
-from django.conf import settings
 from django.contrib.auth import HASH_SESSION_KEY, get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.signals import user_logged_in
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 from django.db.models.signals import post_delete, post_save
-from django.utils.module_loading import import_string
 
-from . import checks, codecs, devices, middleware, user_sessions
-from .conf import conf
-from .exceptions import EngineUnavailable
+from .. import engine, middleware, user_sessions
+from ..conf import conf
+from ..exceptions import EngineUnavailable
+from ..payload import codecs
+from ..records import Record
+from ..twins import SYNC, run_sync
+from . import devices, ending, signed_in
 from .lifecycle import DEACTIVATED, DELETED, PASSWORD
-from .records import Record
-from .twins import SYNC, run_sync
 
 UID = "django_multisession"
 
@@ -62,7 +62,7 @@ def saved(
 
     if not getattr(instance, "is_active", True) and may_have_changed("is_active") and DEACTIVATED in conf.REVOKE_ON:
         _end(instance, using, DEACTIVATED)
-    elif isinstance(instance, AbstractBaseUser) and may_have_changed("password") and knows_requests():
+    elif isinstance(instance, AbstractBaseUser) and may_have_changed("password") and middleware.knows_requests():
         _end(instance, using, PASSWORD, _keeping(instance))
 
 
@@ -71,12 +71,12 @@ def deleted(instance: Any, using: str, **_kwargs: object) -> None:
 
 
 def _end(user: Any, using: str, reason: str, keeps: Callable[[Record], bool] = lambda record: False) -> None:
-    if reason not in conf.REVOKE_ON or not checks.engine():  # or the sessions are of another package's engine
+    if reason not in conf.REVOKE_ON or not engine.kind():  # or the sessions are of another package's engine
         return
     user_id = user_sessions.user_id_of(user)  # now: a deleted user is about to lose it
 
     def end() -> None:
-        run_sync(user_sessions.end_all(SYNC, user_id, reason, keeps))
+        run_sync(ending.end_all(SYNC, user_id, reason, keeps))
 
     def end_or_tell() -> None:
         try:
@@ -95,13 +95,7 @@ def _keeping(user: Any) -> Callable[[Record], bool]:
     hashes = {user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()}
 
     def keeps(record: Record) -> bool:
-        own_id = user_sessions.own_id_of(middleware.current.get())
+        own_id = signed_in.own_id_of(middleware.current.get())
         return record.id == own_id or codecs.data_of(record).get(HASH_SESSION_KEY) in hashes
 
     return keeps
-
-
-def knows_requests() -> bool:
-    """Whether the package's middleware is there, which says whose request it is that changes a password."""
-    classes = (import_string(path) for path in settings.MIDDLEWARE)
-    return any(isinstance(each, type) and issubclass(each, middleware.SessionMiddleware) for each in classes)

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from django.utils.crypto import salted_hmac
 
+from ..exceptions import EngineUnavailable, TooManySessions
+from ..records import Record
+from ..signals import session_ended, session_started
+from ..twins import SYNC, Face, run_sync, settle
 from . import quota, rotation
-from .exceptions import EngineUnavailable, TooManySessions
-from .records import Record
-from .signals import session_ended, session_started
-from .twins import SYNC, Face, run_sync, settle
 
 BATCH = 250  # records per removal: short for every server, and for whoever waits for it
 HANDLE_LENGTH = 16  # of 64 hex digits

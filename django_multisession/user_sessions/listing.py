@@ -15,8 +15,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from . import codecs, limits, rotation
-from .records import Record, utcnow
+from .. import limits
+from ..payload import codecs
+from ..records import Record, utcnow
+from . import rotation
 
 
 class Held(list[Record]):

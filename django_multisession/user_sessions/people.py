@@ -1,5 +1,6 @@
 """Who is meant by what somebody has typed: a name by which users sign in, or a primary key."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -49,3 +50,20 @@ def search(text: str, most: int) -> list[Any]:
     found = list(named.order_by(model.USERNAME_FIELD)[:most])
     user = by_pk(text)
     return found if user is None or user in found else [user, *found][:most]
+
+
+NOBODY = ""  # no session is stored with it, and any server takes it: other text could have a NUL, say
+
+
+def user_id_of(user: Any) -> str:
+    """The text by which sessions know a user. Raises `ValueError` for one that has no primary key."""
+    pk = getattr(user, "pk", user)
+    if pk is None or pk == "" or (isinstance(pk, tuple) and None in pk):
+        raise ValueError(f"{user!r} has no primary key, so no sessions of its own.")
+    key: Any = (user if hasattr(user, "_meta") else get_user_model())._meta.pk
+    try:
+        user_id = str(key.value_to_string(SimpleNamespace(**{key.attname: key.to_python(pk)})))
+        user_id.encode()  # as every server has it
+    except (ValidationError, ValueError, TypeError, OverflowError):
+        return NOBODY
+    return user_id

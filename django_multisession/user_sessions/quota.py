@@ -15,11 +15,12 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from . import codecs, devices, listing
-from .conf import conf, function
-from .exceptions import TooManySessions
-from .records import Record
-from .twins import Face, settle
+from ..conf import conf, function
+from ..exceptions import TooManySessions
+from ..payload import codecs
+from ..records import Record
+from ..twins import Face, settle
+from . import devices, listing
 
 LOOKS, PAUSE = 25, 0.02  # times, seconds: half a second for others to give way
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)

@@ -25,10 +25,10 @@ from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_K
 from django.core.exceptions import ValidationError
 from django.utils.crypto import constant_time_compare
 
-from . import codecs
-from .exceptions import PayloadUnreadable
-from .records import Record, identify, utcnow
-from .twins import Face, settle
+from ..exceptions import PayloadUnreadable
+from ..payload import codecs
+from ..records import Record, identify, utcnow
+from ..twins import Face, settle
 
 COPY_OF = "_copy_of"
 LOGIN_KEYS = SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY

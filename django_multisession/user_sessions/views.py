@@ -30,16 +30,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST, require_safe
 
-from .user_sessions import (
-    REPAIR_PAGES,
-    Revoked,
-    UserSession,
-    UserSessions,
-    repair_index,
-    revoke,
-    revoke_all,
-    sessions_of,
-)
+from . import REPAIR_PAGES, Revoked, UserSession, UserSessions, repair_index, revoke, revoke_all, sessions_of
 
 PAGE = "django_multisession:user_sessions"
 MOST_SHOWN = 50  # sessions

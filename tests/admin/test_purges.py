@@ -13,15 +13,15 @@ from django.test import Client
 from django.utils import translation
 from django.utils.html import escape
 
-from django_multisession import purge_charts
+from django_multisession.admin import purge_charts
 from django_multisession.models import PurgeRun
 from django_multisession.purge import purge
+from django_multisession.purge.targets import target
 from django_multisession.records import utcnow
-from django_multisession.targets import target
 
-from .purging import DAY, HOUR, expired, live, statements
-from .routers import SessionRouter
-from .test_charts import bars, svg
+from ..purging import DAY, HOUR, expired, live, statements
+from ..routers import SessionRouter
+from ..test_charts import bars, svg
 
 LIST = "/admin/django_multisession/purgerun/"
 TABLE = "django_multisession_session"

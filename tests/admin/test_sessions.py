@@ -16,16 +16,18 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path, reverse
 from django.utils.html import escape
 
-from django_multisession import session_admin, session_charts, user_sessions
-from django_multisession.admin import EndSessionsMixin, PurgeRunAdmin, SessionAdmin
+from django_multisession import engine as session_engine
+from django_multisession.admin import EndSessionsMixin, PurgeRunAdmin, SessionAdmin, ending, session_charts
+from django_multisession.admin import pages as admin_pages
+from django_multisession.admin import sessions as session_admin
 from django_multisession.charts import PLACES
 from django_multisession.models import PurgeRun, Session
 from django_multisession.records import identify, utcnow
-from django_multisession.user_sessions import sessions_of
+from django_multisession.user_sessions import passes, sessions_of
 
-from .conftest import ENGINES
-from .routers import SessionRouter
-from .test_outages import using
+from ..backends.test_outages import using
+from ..conftest import ENGINES
+from ..routers import SessionRouter
 
 LIST = "/admin/django_multisession/session/"
 USERS = "/admin/auth/user/"
@@ -348,7 +350,7 @@ def test_who_is_found_alone_is_shown(client, ann, by):
 
 @on("sqlite")
 def test_a_search_is_cut(client, people, monkeypatch):
-    monkeypatch.setattr(session_admin, "MOST_FOUND", 2)
+    monkeypatch.setattr(admin_pages, "MOST_FOUND", 2)
     for number in range(4):
         people(f"ann{number}")
     shown = show(client, f"{LIST}?q=ann")
@@ -361,7 +363,7 @@ def test_a_search_looks_at_no_sessions(Store, client, people, monkeypatch):
     for number in range(4):
         people(f"ann{number}")
     with monkeypatch.context() as patch:
-        patch.setattr(user_sessions, "store", None)
+        patch.setattr(session_engine, "store", None)
         assert "ann3" in show(client, f"{LIST}?q=ann")
 
 
@@ -488,8 +490,8 @@ def test_the_action_looks_for_lost_sessions_once_for_all_users(Store, client, pe
 
 @on("redis")
 def test_a_store_too_large_to_look_through_in_a_request(Store, client, ann, monkeypatch):
-    monkeypatch.setattr(user_sessions, "PAGE", 5)
-    monkeypatch.setattr(session_admin, "REPAIR_PAGES", 1)
+    monkeypatch.setattr(passes, "PAGE", 5)
+    monkeypatch.setattr(ending, "REPAIR_PAGES", 1)
     for _ in range(100):
         start(Store, ann)
     Store.storage.client.delete(f"session:user:{ann.pk}")
@@ -612,7 +614,7 @@ def test_the_action_on_all_pages_of_a_list(Store, client, people):
 
 @on("sqlite")
 def test_the_question_does_not_name_everybody(client, people, monkeypatch):
-    monkeypatch.setattr(session_admin, "MOST_FOUND", 2)
+    monkeypatch.setattr(admin_pages, "MOST_FOUND", 2)
     users = [people(f"ann{number}") for number in range(5)]
     data = {"action": "end_all_sessions", "_selected_action": [user.pk for user in users]}
     assert "and 3 more" in client.post(USERS, data).content.decode()

@@ -12,7 +12,7 @@ from django.test import Client, override_settings
 
 from django_multisession.records import identify
 
-from .routers import SessionRouter
+from ..routers import SessionRouter
 
 COOKIE = settings.SESSION_COOKIE_NAME
 

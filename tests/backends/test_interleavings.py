@@ -10,10 +10,10 @@ from django.contrib.sessions.backends.base import UpdateError
 from django.test import override_settings
 
 from django_multisession.records import identify
+from django_multisession.testing.stored import saved, stored
 
-from .conftest import ENGINES
-from .contract import saved, stored
-from .interleaving import interleave_async, interleave_sync
+from ..conftest import ENGINES
+from ..interleaving import interleave_async, interleave_sync
 
 TIMES = 1000  # interleavings for each engine and face
 BATCH = 50

@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from .children import child
-from .conftest import ENGINES
+from ..children import child
+from ..conftest import ENGINES
 
 pytestmark = pytest.mark.slow
 

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.contract import *  # noqa: F403
+from django_multisession.testing.contract import *  # noqa: F403
 
 
 @pytest.fixture

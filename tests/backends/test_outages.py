@@ -21,10 +21,10 @@ from django.db import connections
 from django.test import Client, override_settings
 
 from django_multisession.exceptions import EngineUnavailable
+from django_multisession.testing.stored import KEY, USER_ID
 from example_project.servers import MariaDBServer, MongoDBServer, PostgresServer, RedisServer
 
-from .contract import KEY, USER_ID
-from .routers import SessionRouter
+from ..routers import SessionRouter
 
 COOKIE = settings.SESSION_COOKIE_NAME
 REDIS, MONGODB, DB = (f"django_multisession.backends.{name}" for name in ("redis", "mongodb", "db"))

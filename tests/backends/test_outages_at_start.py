@@ -22,8 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from django_multisession.exceptions import EngineUnavailable
-
-from .contract import saved, stored
+from django_multisession.testing.stored import saved, stored
 
 MONGODB = settings.MULTISESSION_MONGODB
 

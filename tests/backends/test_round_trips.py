@@ -17,17 +17,19 @@ from django.contrib.sessions.serializers import JSONSerializer
 from django.db import connections
 from django.test import override_settings
 
-from django_multisession import codecs, user_sessions
+from django_multisession import user_sessions
 from django_multisession.backends import mongodb
-from django_multisession.backends import redis as redis_engine
+from django_multisession.backends.mongodb import storage as mongodb_storage
+from django_multisession.backends.redis import answers
 from django_multisession.exceptions import SessionEnded
-from django_multisession.lifecycle import BATCH, handle
 from django_multisession.models import Session
+from django_multisession.payload import codecs
 from django_multisession.records import Record, identify
+from django_multisession.testing.stored import KEY, saved
 from django_multisession.twins import run_sync
+from django_multisession.user_sessions.lifecycle import BATCH, handle
 
-from .contract import KEY, saved
-from .routers import SessionRouter
+from ..routers import SessionRouter
 
 Trips = list[str]
 
@@ -282,11 +284,11 @@ def insert_at_once(Store: Any, engine_name: str, records: list[Record]) -> None:
     if engine_name == "redis":
         pipeline = Store.storage.client.pipeline(transaction=False)
         for record in records:
-            pipeline.set(Store.storage._key(record.id), redis_engine.pack(record), pxat=record.expires_at)
+            pipeline.set(Store.storage._key(record.id), answers.pack(record), pxat=record.expires_at)
         pipeline.execute()
         run_sync(Store.storage.index(records))
     elif engine_name == "mongodb":
-        documents = [{"_id": record.id, **mongodb._fields(record)} for record in records]
+        documents = [{"_id": record.id, **mongodb_storage._fields(record)} for record in records]
         Store.storage.collection.insert_many(documents)
     else:
         rows = [Session(session_id=record.id, data=record.payload, **fields(record)) for record in records]

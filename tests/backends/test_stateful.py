@@ -14,7 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, 
 
 from django_multisession.records import Record, identify, utcnow
 
-from .conftest import ENGINES, empty
+from ..conftest import ENGINES, empty
 
 pytestmark = pytest.mark.slow
 
@@ -37,8 +37,8 @@ def _servers_go_along(monkeypatch: Any) -> None:
     async def untold(storage: Any) -> None:
         return None
 
-    monkeypatch.setattr("django_multisession.targets.clock", lambda alias: utcnow())
-    monkeypatch.setattr("django_multisession.backends.mongodb.MongoStorage.clock", untold, raising=False)
+    monkeypatch.setattr("django_multisession.purge.targets.clock", lambda alias: utcnow())
+    monkeypatch.setattr("django_multisession.backends.mongodb.storage.MongoStorage.clock", untold, raising=False)
 
 
 @pytest.fixture(params=list(ENGINES))

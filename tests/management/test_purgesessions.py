@@ -19,11 +19,11 @@ from django_multisession.exceptions import InvalidOption
 from django_multisession.management import progress
 from django_multisession.management.commands import purgesessions
 from django_multisession.purge import purge
+from django_multisession.purge.targets import target
 from django_multisession.records import utcnow
-from django_multisession.targets import target
 
-from .purging import DAY, HOUR, add, child, expired, left, live, statements
-from .routers import SessionRouter
+from ..purging import DAY, HOUR, add, child, expired, left, live, statements
+from ..routers import SessionRouter
 
 ENGINES = ["sqlite", "postgres", "mysql"]
 

@@ -18,11 +18,11 @@ from django_multisession.management.commands.sessions import Command, age, size
 from django_multisession.records import identify
 from django_multisession.user_sessions import sessions_of
 
-from .celery_processes import ROOT
-from .conftest import ENGINES
-from .test_outages import using
+from ..admin.test_sessions import FIREFOX, SECRET, UNREACHABLE, start, with_agent
+from ..backends.test_outages import using
+from ..celery_processes import ROOT
+from ..conftest import ENGINES
 from .test_purgesessions import RUN, Terminal, ended
-from .test_sessions_admin import FIREFOX, SECRET, UNREACHABLE, start, with_agent
 
 HOSTILE = "[red]\x1b]0;owned\x07\x1b[2J\u202egnp.exe"
 
@@ -255,7 +255,8 @@ COMPOSITE = """
 import json
 from tests.composite import site
 from django.contrib.sessions.backends.base import SessionBase
-from django_multisession import people, user_sessions
+from django_multisession.user_sessions import people
+from django_multisession import user_sessions
 ann, bob = site.user("ann"), site.user("bob")
 for user in (ann, ann, bob):
     site.signed_in(user)

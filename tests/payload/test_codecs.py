@@ -31,20 +31,11 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-import django_multisession
-from django_multisession import codecs, compression
-from django_multisession.codecs import (
-    CUSTOM,
-    FAST_JSON,
-    JSON,
-    SEALED,
-    Serialized,
-    decode,
-    encode,
-    serialize,
-)
-from django_multisession.compression import MASK, WORDS, ZLIB, ZSTD
+from django_multisession import payload
 from django_multisession.exceptions import PayloadUnreadable, SessionNotSerializable, SessionTooLarge
+from django_multisession.payload import codecs, compression
+from django_multisession.payload.codecs import CUSTOM, FAST_JSON, JSON, SEALED, Serialized, decode, encode, serialize
+from django_multisession.payload.compression import MASK, WORDS, ZLIB, ZSTD
 
 pytestmark = pytest.mark.slow  # properties and fuzzing
 
@@ -760,12 +751,12 @@ def test_what_djangos_engines_wrote_opens_in_no_record(engine: str, data: dict[s
 def without_extras() -> ModuleType:
     """The codec as it is imported where only Django is installed."""
     extras = ["orjson", "compression", "backports", "cryptography.exceptions", "cryptography"]
-    spec = importlib.util.spec_from_file_location("django_multisession.codecs_without_extras", codecs.__file__)
+    spec = importlib.util.spec_from_file_location("django_multisession.payload.codecs_without_extras", codecs.__file__)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
-    with mock.patch.dict(sys.modules, dict.fromkeys(extras)), mock.patch.dict(vars(django_multisession)):
-        del sys.modules["django_multisession.compression"], django_multisession.compression  # to be imported again
+    with mock.patch.dict(sys.modules, dict.fromkeys(extras)), mock.patch.dict(vars(payload)):
+        del sys.modules["django_multisession.payload.compression"], payload.compression  # to be imported again
         spec.loader.exec_module(module)
     return module
 

@@ -16,13 +16,13 @@ from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_multisession import codecs, merging
 from django_multisession.exceptions import SessionConflict, SessionEnded, SessionTooLarge
+from django_multisession.payload import codecs, merging
+from django_multisession.testing.stored import close_connections, saved, stored
 
-from .children import child
-from .conftest import ENGINES
-from .contract import close_connections, saved, stored
-from .routers import SessionRouter
+from ..children import child
+from ..conftest import ENGINES
+from ..routers import SessionRouter
 
 WRITERS = 50
 

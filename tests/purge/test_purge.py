@@ -19,18 +19,18 @@ import pytest
 from django.db import OperationalError, connections, transaction
 from django.db.backends.utils import CursorWrapper
 
-from django_multisession import durations, lease, sweep
+from django_multisession import databases, durations
 from django_multisession.databases import CLOCKS
 from django_multisession.exceptions import EngineUnavailable, InvalidOption
 from django_multisession.models import PurgeLease, PurgeRun, Session
-from django_multisession.purge import Purged, apurge, purge
+from django_multisession.purge import Purged, apurge, lease, purge, tables
 from django_multisession.records import utcnow
 from django_multisession.signals import sessions_purged
+from django_multisession.testing.stored import a_record
 
-from . import memory
-from .contract import a_record
-from .purging import DAY, HOUR, add, child, expired, left, live, statements
-from .routers import SessionRouter
+from .. import memory
+from ..purging import DAY, HOUR, add, child, expired, left, live, statements
+from ..routers import SessionRouter
 
 
 @pytest.fixture(params=["sqlite", "postgres", "mysql"])
@@ -432,14 +432,14 @@ def test_a_batch_of_locked_rows_is_no_end_and_no_endless_loop(Store):
 )
 def test_a_session_refreshed_between_selection_and_deletion_lives(Store, engine_name, criteria, monkeypatch):
     ids = expired(5, updated_at=utcnow() - 40 * DAY)
-    positions = sweep.Table.positions
+    positions = tables.Table.positions
 
     def and_then_touch(table: Any, rows: Any) -> Any:
         if found := positions(table, rows):
             elsewhere(move, ids[2], utcnow() + DAY)
         return found
 
-    monkeypatch.setattr(sweep.Table, "positions", and_then_touch)
+    monkeypatch.setattr(tables.Table, "positions", and_then_touch)
     assert purge(**criteria, max_rows=5).rows == 4
     assert left() == {ids[2]}
 
@@ -465,7 +465,7 @@ def repeatable_read(Store: Any) -> Iterator[None]:
 @only("postgres", "mysql")
 def test_under_repeatable_read_a_batch_that_a_request_overtakes_is_done_again(Store, repeatable_read, monkeypatch):
     ids = expired(5, updated_at=utcnow() - 40 * DAY)
-    positions, calls = sweep.Table.positions, []
+    positions, calls = tables.Table.positions, []
 
     def and_then_touch(table: Any, rows: Any) -> Any:
         calls.append(found := positions(table, rows))
@@ -473,7 +473,7 @@ def test_under_repeatable_read_a_batch_that_a_request_overtakes_is_done_again(St
             elsewhere(move, ids[2], utcnow() + DAY)
         return found
 
-    monkeypatch.setattr(sweep.Table, "positions", and_then_touch)
+    monkeypatch.setattr(tables.Table, "positions", and_then_touch)
     assert purge(older_than="30d", max_rows=4).rows == 4
     assert [len(found) for found in calls] == [1, 5, 4]  # where the index ends; the batch, twice
     assert left() == {ids[2]}
@@ -566,14 +566,14 @@ def test_whatever_requests_do_within_a_batch_no_live_session_goes(Store, criteri
         if action != "touch" or session.session_key not in changed:
             changed[session.session_key] = utcnow()
 
-    positions = sweep.Table.positions
+    positions = tables.Table.positions
 
     def with_requests(table: Any, rows: Any) -> Any:
         found = positions(table, rows)
         elsewhere(lambda: [request() for _ in range(chance.randrange(4))])
         return found
 
-    monkeypatch.setattr(sweep.Table, "positions", with_requests)
+    monkeypatch.setattr(tables.Table, "positions", with_requests)
     purged = 0
     for _ in range(20):
         for _ in range(5):
@@ -648,7 +648,7 @@ def test_the_time_that_an_answer_takes_is_no_difference(Store, clock, monkeypatc
         finally:
             clock.shift(300)
 
-    monkeypatch.setattr("django_multisession.targets.clock", slowly)
+    monkeypatch.setattr("django_multisession.purge.targets.clock", slowly)
     expired(1)
     assert purge(grace=0).rows == 1
 
@@ -708,7 +708,7 @@ def test_another_engine_may_tell_its_clock(Store, run, monkeypatch, apart, rows)
 def test_the_servers_clock_is_in_utc_whatever_the_site_sets(Store, settings, use_tz, zone):
     settings.USE_TZ, settings.TIME_ZONE = use_tz, zone
     connections[SessionRouter.alias].close()
-    before, now, after = utcnow(), sweep.clock(SessionRouter.alias), utcnow()
+    before, now, after = utcnow(), databases.clock(SessionRouter.alias), utcnow()
     assert before - HOUR / 60 <= now <= after + HOUR / 60
 
 
@@ -772,7 +772,7 @@ def test_the_lease_ends_with_an_error(Store, monkeypatch, caplog):
         raise OperationalError("the server has gone away")
 
     with monkeypatch.context() as patch:
-        patch.setattr("django_multisession.targets.batch", fail)
+        patch.setattr("django_multisession.purge.targets.batch", fail)
         with pytest.raises(EngineUnavailable, match="gone away"):
             purge()
     assert [record.getMessage().split("(")[-1] for record in caplog.records] == ["error)."]

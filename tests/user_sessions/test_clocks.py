@@ -11,10 +11,10 @@ from django.test import override_settings
 from django_multisession import user_sessions
 from django_multisession.records import identify, utcnow
 from django_multisession.statistics import collect
+from django_multisession.testing.stored import saved
 from django_multisession.user_sessions import Revoked
 
-from .conftest import ENGINES
-from .contract import saved
+from ..conftest import ENGINES
 
 USER = "_auth_user_id"
 ANN = "1"

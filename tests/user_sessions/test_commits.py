@@ -9,14 +9,15 @@ from django.contrib.auth.models import User
 from django.db import connections, transaction
 from django.test import override_settings
 
-from django_multisession import lifecycle, user_sessions
+from django_multisession import user_sessions
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.signals import session_ended, session_started
+from django_multisession.testing.stored import saved
+from django_multisession.user_sessions import ending, lifecycle
 
-from .browsers import AUTH, OURS, new_user
-from .contract import saved
-from .routers import SessionRouter
-from .test_outages import using
+from ..backends.test_outages import using
+from ..browsers import AUTH, OURS, new_user
+from ..routers import SessionRouter
 
 NAMES = ["ann", "bob", "cyd"]
 ANN = "1"
@@ -112,7 +113,7 @@ def test_any_other_error_is_told_with_its_traceback(users, caplog, monkeypatch):
         raise ZeroDivisionError("a bug")
 
     ran = []
-    monkeypatch.setattr(user_sessions, "end_all", broken)
+    monkeypatch.setattr(ending, "end_all", broken)
     with transaction.atomic():
         change(users[0], "deactivated")
         transaction.on_commit(lambda: ran.append("hook"))

@@ -10,12 +10,14 @@ from django.http import HttpRequest
 from django.test import override_settings
 from django.utils import translation
 
-from django_multisession import devices, user_sessions
-from django_multisession.devices import ip_of, name_of
+from django_multisession import user_sessions
+from django_multisession.testing.stored import stored
+from django_multisession.user_sessions import browsers, devices
+from django_multisession.user_sessions.browsers import name_of
+from django_multisession.user_sessions.devices import ip_of
 
-from .browsers import AUTH, BACKEND, DJANGOS, OURS, Browser, new_user
-from .conftest import ENGINES
-from .contract import stored
+from ..browsers import AUTH, BACKEND, DJANGOS, OURS, Browser, new_user
+from ..conftest import ENGINES
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
 
@@ -183,16 +185,16 @@ def test_a_device_has_a_name(user_agent, name):
 
 
 def test_a_system_without_a_browser(monkeypatch):
-    monkeypatch.setattr(devices, "_parsed", lambda user_agent: (None, "Linux"))
+    monkeypatch.setattr(browsers, "_parsed", lambda user_agent: (None, "Linux"))
     assert name_of("x") == "Linux"
 
 
 def test_the_name_is_translated(monkeypatch):
-    monkeypatch.setattr(devices, "_", {"%(browser)s on %(system)s": "%(browser)s unter %(system)s"}.__getitem__)
+    monkeypatch.setattr(browsers, "_", {"%(browser)s on %(system)s": "%(browser)s unter %(system)s"}.__getitem__)
     with translation.override("de"):
         assert name_of(FIREFOX) == "Firefox unter Linux"
 
 
 def test_without_the_library_there_is_no_name(monkeypatch):
-    monkeypatch.setattr(devices, "ua_parser", None)
+    monkeypatch.setattr(browsers, "ua_parser", None)
     assert name_of(FIREFOX) is None

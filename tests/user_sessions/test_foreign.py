@@ -10,15 +10,17 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.test import Client, override_settings
 
-from django_multisession import codecs, foreign_checks, lifecycle, user_sessions
+from django_multisession import user_sessions
+from django_multisession.checks import foreign as foreign_checks
+from django_multisession.payload import codecs
 from django_multisession.records import identify, utcnow
 from django_multisession.signals import session_ended
 from django_multisession.statistics import collect
-from django_multisession.user_sessions import Repaired, Revoked
+from django_multisession.testing.stored import saved
+from django_multisession.user_sessions import Repaired, Revoked, lifecycle
 
-from .browsers import AUTH, OURS, new_user
-from .conftest import ENGINES
-from .contract import saved
+from ..browsers import AUTH, OURS, new_user
+from ..conftest import ENGINES
 
 USER = "_auth_user_id"
 ANN = "1"
@@ -204,7 +206,7 @@ class TestPages:
         user, browser = new_user("foreign"), Client()
         user.is_staff = user.is_superuser = True
         user.save()
-        with override_settings(MIDDLEWARE=MIDDLEWARE, ROOT_URLCONF="tests.test_views"):
+        with override_settings(MIDDLEWARE=MIDDLEWARE, ROOT_URLCONF="tests.user_sessions.test_views"):
             browser.force_login(user)
             with override_settings(SECRET_KEY="another site's"):
                 session = Store()

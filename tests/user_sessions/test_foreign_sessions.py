@@ -11,11 +11,11 @@ from django.db import connection
 from django.test import override_settings
 
 from django_multisession import user_sessions
+from django_multisession.testing.stored import saved
 
-from . import foreign
-from .browsers import AUTH, DJANGOS, OURS, Browser
-from .contract import saved
-from .test_middleware import described
+from .. import foreign
+from ..browsers import AUTH, DJANGOS, OURS, Browser
+from ..test_middleware import described
 
 MESSAGES = "django.contrib.messages.middleware.MessageMiddleware"
 ENGINES = ("db", "cache", "cached_db", "file", "signed_cookies")

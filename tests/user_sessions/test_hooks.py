@@ -12,14 +12,15 @@ from django.db import transaction
 from django.db.models.signals import post_delete, post_save
 from django.test import override_settings
 
-from django_multisession import hooks, middleware, user_sessions
+from django_multisession import middleware, user_sessions
 from django_multisession.exceptions import EngineUnavailable
-from django_multisession.lifecycle import handle
 from django_multisession.records import identify
 from django_multisession.signals import session_ended
+from django_multisession.testing.stored import saved
+from django_multisession.user_sessions import hooks
+from django_multisession.user_sessions.lifecycle import handle
 
-from .browsers import AUTH, DJANGOS, OURS, Browser, new_user
-from .contract import saved
+from ..browsers import AUTH, DJANGOS, OURS, Browser, new_user
 
 ALL = ("password", "deactivated", "deleted")
 

@@ -14,13 +14,13 @@ from django.test import override_settings
 
 from django_multisession import user_sessions
 from django_multisession.exceptions import TooManySessions
-from django_multisession.lifecycle import handle
 from django_multisession.records import identify
 from django_multisession.signals import session_ended, session_started
+from django_multisession.testing.stored import close_connections, saved
+from django_multisession.user_sessions.lifecycle import handle
 
-from .conftest import ENGINES
-from .contract import close_connections, saved
-from .routers import SessionRouter
+from ..conftest import ENGINES
+from ..routers import SessionRouter
 
 USER = "_auth_user_id"
 ANN, BOB = "1", "2"

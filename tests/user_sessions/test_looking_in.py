@@ -16,10 +16,10 @@ from django_multisession import user_sessions
 from django_multisession.exceptions import TooManySessions
 from django_multisession.records import Record, identify
 from django_multisession.signals import session_ended, session_started
+from django_multisession.testing.stored import saved, stored
 from django_multisession.twins import run_sync
 
-from .browsers import AUTH, BACKEND, DJANGOS, OURS, Browser, new_user
-from .contract import saved, stored
+from ..browsers import AUTH, BACKEND, DJANGOS, OURS, Browser, new_user
 
 MINUTE = 60
 HIJACKS = "hijack.middleware.HijackUserMiddleware"

@@ -14,16 +14,18 @@ from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import transaction
 from django.test import AsyncClient, Client, override_settings
 
-from django_multisession import codecs, quota, user_sessions
+from django_multisession import user_sessions
 from django_multisession.exceptions import TooManySessions
-from django_multisession.lifecycle import handle
+from django_multisession.payload import codecs
 from django_multisession.records import identify, utcnow
+from django_multisession.testing.stored import a_record, close_connections, saved, stored
 from django_multisession.twins import SYNC, run_sync
+from django_multisession.user_sessions import quota
+from django_multisession.user_sessions.lifecycle import handle
 
-from .browsers import AUTH, DJANGOS, OURS, new_user
-from .conftest import ENGINES
-from .contract import a_record, close_connections, saved, stored
-from .routers import SessionRouter
+from ..browsers import AUTH, DJANGOS, OURS, new_user
+from ..conftest import ENGINES
+from ..routers import SessionRouter
 
 USER = "_auth_user_id"
 ANN = "1"

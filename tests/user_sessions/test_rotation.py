@@ -14,15 +14,16 @@ from django.contrib.sessions.backends.base import UpdateError
 from django.db import connections
 from django.test import AsyncClient, Client, override_settings
 
-from django_multisession import rotation, user_sessions
+from django_multisession import user_sessions
 from django_multisession.exceptions import SessionEnded, TooManySessions
 from django_multisession.records import identify
+from django_multisession.testing.stored import saved, stored
 from django_multisession.twins import run_sync
+from django_multisession.user_sessions import passes, rotation
 
-from .conftest import ENGINES
-from .contract import saved, stored
-from .interleaving import interleave_async, interleave_sync
-from .test_requests import ann, key_of, sessions_of  # noqa: F401  a fixture
+from ..conftest import ENGINES
+from ..interleaving import interleave_async, interleave_sync
+from ..test_requests import ann, key_of, sessions_of  # noqa: F401  a fixture
 
 BATCH = 50
 USER = {"_auth_user_id": "9"}
@@ -227,7 +228,7 @@ class TestLogOut:
                     await getattr(each, "store", each)._cycle_key(storage)
             return page
 
-        monkeypatch.setattr(user_sessions, "PAGE", 10)
+        monkeypatch.setattr(passes, "PAGE", 10)
         monkeypatch.setattr(type(storage), "scan", cycled_after_the_third)
         face.functions(user_sessions).revoke_everyone()
         monkeypatch.undo()
@@ -315,8 +316,8 @@ async def revoke_all(session: Any, storage: Any) -> None:
 
 
 async def log_in(session: Any, storage: Any) -> None:
-    from django_multisession import quota
     from django_multisession.twins import ASYNC
+    from django_multisession.user_sessions import quota
 
     other = type(session)()
     other._session_cache = dict(USER)
@@ -487,7 +488,8 @@ class TestRequests:
             session = Store()
             session._session_cache = dict(USER)
             await session._create(storage)
-            from django_multisession import quota, twins
+            from django_multisession import twins
+            from django_multisession.user_sessions import quota
 
             other.append(await quota.surplus(twins.ASYNC, storage, session._record, "9"))
 

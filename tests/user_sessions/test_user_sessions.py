@@ -21,15 +21,18 @@ from django.db import models
 from django.test import override_settings
 from django.utils import timezone
 
-from django_multisession import codecs, lifecycle, user_sessions
+from django_multisession import engine as session_engine
+from django_multisession import user_sessions
+from django_multisession.payload import codecs
 from django_multisession.records import identify, utcnow
+from django_multisession.testing.stored import a_record, close_connections, saved, stored
 from django_multisession.twins import ASYNC, SYNC
-from django_multisession.user_sessions import Repaired, Revoked
+from django_multisession.user_sessions import Repaired, Revoked, lifecycle, passes
+from django_multisession.user_sessions import ending as user_sessions_ending
 from example_project.servers import RedisServer
 
-from .conftest import ENGINES
-from .contract import a_record, close_connections, saved, stored
-from .interleaving import interleave_async, interleave_sync
+from ..conftest import ENGINES
+from ..interleaving import interleave_async, interleave_sync
 
 USER = "_auth_user_id"
 ANN, BOB = "1", "2"
@@ -311,7 +314,7 @@ class TestRevoke:
         assert verbs.of_user(ANN) == []
 
     def test_everyone(self, Store, face, api, sign_in, monkeypatch):
-        monkeypatch.setattr(user_sessions, "PAGE", 4)
+        monkeypatch.setattr(passes, "PAGE", 4)
         keys = [sign_in(str(number % 3)) for number in range(20)]
         anonymous = [saved(face, Store, a=1) for _ in range(5)]
         assert api.revoke_everyone() == 20
@@ -466,7 +469,7 @@ class TestLostIndex:
         client.acl_deluser("mute")
 
     def test_the_repair_can_be_resumed(self, api, sign_in, lose_index, engine_name, monkeypatch):
-        monkeypatch.setattr(user_sessions, "PAGE", 5)
+        monkeypatch.setattr(passes, "PAGE", 5)
         for _ in range(40):
             sign_in()
         lose_index()
@@ -535,7 +538,7 @@ class TestRaces:
 
             async def ending(storage: Any) -> None:
                 with monkeypatch.context() as patch:
-                    patch.setattr(user_sessions, "_storage", lambda face: storage)
+                    patch.setattr(session_engine, "storage", lambda face: storage)
                     await end(SYNC if face.name == "sync" else ASYNC)
 
             async def on_the_loop() -> None:
@@ -571,9 +574,9 @@ class TestRaces:
 
             async def end(face: Any, key: str = key) -> None:
                 if how == "all":
-                    await user_sessions._revoke_all(face, ANN, None)
+                    await user_sessions_ending.revoke_all(face, ANN, None)
                 else:
-                    await user_sessions._revoke(face, ANN, lifecycle.handle(identify(key)))
+                    await user_sessions_ending.revoke(face, ANN, lifecycle.handle(identify(key)))
 
             race(change, end)
             assert verbs.read(identify(key)) is None
@@ -599,7 +602,7 @@ class TestRaces:
                 await session._save(storage)
 
             async def end(face: Any) -> None:
-                await user_sessions._revoke_all(face, ANN, None)
+                await user_sessions_ending.revoke_all(face, ANN, None)
 
             race(log_in, end)
             left = verbs.scan(None, 10)
@@ -618,6 +621,6 @@ class TestRaces:
             return await original(self, user_id)
 
         monkeypatch.setattr(type(Store.storage), "of_user", of_user)
-        assert api.revoke_all(ANN).ended == user_sessions.ROUNDS
+        assert api.revoke_all(ANN).ended == user_sessions_ending.ROUNDS
         monkeypatch.undo()
         assert api.count(ANN) == 0

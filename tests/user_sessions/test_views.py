@@ -12,14 +12,13 @@ from django.test import AsyncClient, Client, override_settings
 from django.urls import include, path
 from django.utils import translation
 
-from django_multisession import user_sessions, views
-from django_multisession.backends import redis
+from django_multisession.backends.redis import storage as redis_storage
 from django_multisession.records import identify
 from django_multisession.twins import run_sync
-from django_multisession.user_sessions import sessions_of
+from django_multisession.user_sessions import passes, sessions_of, views
 
-from .conftest import ENGINES
-from .urls import urlpatterns as pages
+from ..conftest import ENGINES
+from ..urls import urlpatterns as pages
 
 urlpatterns = [*pages, path("sessions/", include("django_multisession.urls"))]
 
@@ -314,7 +313,7 @@ class TestLostIndex:
         assert signed_in(other)
 
     def test_the_repair_goes_on_where_it_ended(self, Store, client, ann, lose_index, monkeypatch):
-        monkeypatch.setattr(user_sessions, "PAGE", 5)
+        monkeypatch.setattr(passes, "PAGE", 5)
         monkeypatch.setattr(views, "REPAIR_PAGES", 2)
         one, other = browser(ann), browser(ann)
         for _ in range(98):
@@ -325,7 +324,7 @@ class TestLostIndex:
         while "may be incomplete" in one.get("/sessions/").text:
             client.config_resetstat()
             page = one.post("/sessions/repair/", form, follow=True).text
-            assert client.info("commandstats")["cmdstat_scan"]["calls"] <= 2 * redis.MOST_SCANS
+            assert client.info("commandstats")["cmdstat_scan"]["calls"] <= 2 * redis_storage.MOST_SCANS
             found += int(re.findall(r"(\d+) sessions? w\w+ found", page)[0])
             presses += 1
             told = "have been looked through yet" in page, "Go on looking" in page, "complete again" not in page

@@ -9,10 +9,11 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, router, transaction
 
-from .checks import Problems, engine, messages
-from .purge import ERROR, RUNNING
-from .records import utcnow
-from .targets import target
+from ... import engine
+from ...checks import Problems, messages
+from ...purge import ERROR, RUNNING
+from ...purge.targets import target
+from ...records import utcnow
 
 OVERDUE = timedelta(days=7)
 
@@ -20,7 +21,7 @@ OVERDUE = timedelta(days=7)
 @checks.register(checks.Tags.database)
 def sessions_not_purged(databases: Sequence[str] | None = None, **_kwargs: object) -> list[checks.CheckMessage]:
     # Django 5.2 calls it without --database as well.
-    if not databases or engine() != "db" or not apps.is_installed("django_multisession"):
+    if not databases or engine.kind() != "db" or not apps.is_installed("django_multisession"):
         return []
     return messages("W008", purge_overdue(set(databases)))
 

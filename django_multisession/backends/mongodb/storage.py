@@ -32,41 +32,25 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
-from django.core.exceptions import ImproperlyConfigured
-from django.utils.functional import classproperty
-from django.utils.module_loading import import_string
+import bson
+import pymongo
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.errors import BSONError, InvalidBSON
+from bson.raw_bson import RawBSONDocument
+from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 
-from ..checks import MONGODB_DOCUMENT
-from ..conf import conf
-from ..connections import Connections, is_of_network
-from ..exceptions import EngineUnavailable, SessionTooLarge
-from ..records import Page, Record, in_milliseconds, utcnow
-from ..twins import run_sync, settle
-from . import base
-
-try:
-    import bson
-    import pymongo
-    from bson.codec_options import CodecOptions, DatetimeConversion
-    from bson.errors import BSONError, InvalidBSON
-    from bson.raw_bson import RawBSONDocument
-    from pymongo.errors import (
-        ConfigurationError,
-        ConnectionFailure,
-        DuplicateKeyError,
-        OperationFailure,
-        PyMongoError,
-    )
-except ImportError as error:
-    raise ImproperlyConfigured("This session engine needs: pip install django-multisession[mongodb].") from error
+from ...conf import conf
+from ...exceptions import EngineUnavailable, SessionTooLarge
+from ...records import Page, Record, in_milliseconds, utcnow
+from ...twins import settle
+from .. import base
+from .checks import MONGODB_DOCUMENT
 
 INDEXES = [
     pymongo.IndexModel("expires_at", expireAfterSeconds=0),
     pymongo.IndexModel([("user_id", pymongo.ASCENDING), ("expires_at", pymongo.ASCENDING)]),
 ]
-
 # In the order of Record, after the id.
 FIELDS = {
     "data": bytes,
@@ -265,82 +249,3 @@ def _is_ours(document: dict[str, Any]) -> bool:
     if not isinstance(id, str) or not ID.fullmatch(id) or isinstance(version, bool) or version == LAST_VERSION:
         return False
     return all(name in document and isinstance(document[name], kind) for name, kind in FIELDS.items())
-
-
-# Clients
-
-# Options with which a URI says itself how long to wait; without any, MongoDB's driver waits for ever.
-TIMEOUTS = ("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS")
-
-
-def open_sync() -> MongoStorage:
-    if not conf.MONGODB:
-        raise ImproperlyConfigured(
-            "Set MULTISESSION_MONGODB to a URI with a database, such as 'mongodb://localhost/mysite'."
-        )
-    try:
-        client = _of_uri(conf.MONGODB) if "://" in conf.MONGODB else import_string(conf.MONGODB)()
-        fault = _fault(client)
-    except (PyMongoError, AttributeError, ImportError, TypeError, ValueError, OSError) as error:
-        if _is_outage(error):
-            raise EngineUnavailable(f"MongoDB: {error}") from error
-        raise ImproperlyConfigured(
-            "MULTISESSION_MONGODB is neither a usable MongoDB URI nor the path of a function that returns a "
-            f"client: {error}"
-        ) from error
-    if fault:
-        client.close()
-        raise ImproperlyConfigured(f"The URI of MULTISESSION_MONGODB {fault}")
-    return MongoStorage(client, indexed={})
-
-
-def _is_outage(error: Exception) -> bool:
-    """Whether no client could be made for what may pass, so that the next use is to try again."""
-    # What a name server does not answer to a mongodb+srv:// URI, PyMongo calls a mistake in that.
-    of_dns = type(error.__cause__).__module__ in ("dns.resolver", "dns.exception")
-    of_server = isinstance(error, ConnectionFailure | OperationFailure) or is_of_network(error)
-    return of_server or (isinstance(error, ConfigurationError) and of_dns)
-
-
-def _of_uri(uri: str) -> Any:
-    said = {name.lower() for name, _ in parse_qsl(urlsplit(uri).query)}
-    options: dict[str, Any] = {
-        name: int(conf.TIMEOUT * 1000) for name in TIMEOUTS if not {name.lower(), "timeoutms"} & said
-    }
-    return pymongo.MongoClient(uri, **options)
-
-
-def _fault(client: Any) -> str | None:
-    try:
-        client.get_default_database()
-    except ConfigurationError:
-        return "must name a database, as in 'mongodb://localhost/mysite'."
-    return None if client.write_concern.acknowledged else "has w=0: a save must know whether it happened."
-
-
-def open_async(storage: MongoStorage) -> MongoStorage:
-    """Over an asynchronous client made with the arguments of the synchronous one."""
-    return MongoStorage(pymongo.AsyncMongoClient(**storage.client._init_kwargs), storage.indexed)
-
-
-connections = Connections(open_sync, open_async, settings={"MULTISESSION_MONGODB", "MULTISESSION_TIMEOUT"})
-
-
-def make_indexes() -> None:
-    """Make the collection's indexes. An outage is logged: the first insert tries again."""
-    try:
-        run_sync(connections.sync().ensure_indexes())
-    except EngineUnavailable as unavailable:
-        logger.error("The indexes of the session collection are not made yet. %s", unavailable)
-
-
-class SessionStore(base.SessionStore):
-    """`SESSION_ENGINE = "django_multisession.backends.mongodb"`"""
-
-    @classproperty
-    def storage(cls) -> MongoStorage:
-        return connections.sync()
-
-    @classproperty
-    def astorage(cls) -> MongoStorage:
-        return connections.running()

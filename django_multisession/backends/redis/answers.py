@@ -11,9 +11,9 @@ from typing import Any
 
 import redis
 
-from .records import Record, epoch_now, from_epoch, to_epoch
-from .redis_pool import Impossible
-from .redis_scripts import NO_SET, SAVED
+from ...records import Record, epoch_now, from_epoch, to_epoch
+from .pool import Impossible
+from .scripts import NO_SET, SAVED
 
 HEADER = struct.Struct(">QqqqIH")
 TIMES = struct.Struct(">qq")  # expires_at, updated_at

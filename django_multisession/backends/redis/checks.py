@@ -9,8 +9,9 @@ from django.core import checks
 from django.utils.module_loading import import_string
 from django.utils.version import get_version_tuple
 
-from .checks import Problems, check, engine, is_callable, messages
-from .conf import conf
+from ... import engine
+from ...checks import Problems, check, is_callable, messages
+from ...conf import conf
 
 
 @check("E007", "redis")
@@ -113,7 +114,7 @@ def evicting(info: Mapping[str, Any]) -> Problems:
 
 
 def ask_redis() -> list[checks.CheckMessage]:
-    from .backends.redis import connections
+    from . import connections
 
     try:
         info = connections.sync().client.info()
@@ -126,9 +127,9 @@ def ask_redis() -> list[checks.CheckMessage]:
 @checks.register(checks.Tags.database)
 def redis_server(databases: Sequence[str] | None = None, **_kwargs: object) -> list[checks.CheckMessage]:
     # Django 5.2 calls it without --database as well.
-    return ask_redis() if databases and engine() == "redis" else []
+    return ask_redis() if databases and engine.kind() == "redis" else []
 
 
 @checks.register(deploy=True)
 def redis_server_deployed(**_kwargs: object) -> list[checks.CheckMessage]:
-    return ask_redis() if engine() == "redis" else []
+    return ask_redis() if engine.kind() == "redis" else []

@@ -11,10 +11,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 from django_redis import get_redis_connection
 
-from . import redis_pool
-from .conf import conf
-from .connections import is_of_network
-from .exceptions import EngineUnavailable
+from ...conf import conf
+from ...connections import is_of_network
+from ...exceptions import EngineUnavailable
+from . import pool as redis_pool
 
 # Connection options that are objects of the synchronous client.
 SYNCHRONOUS = {"parser_class", "retry", "redis_connect_func", "connection_pool"}

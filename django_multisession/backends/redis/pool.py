@@ -25,8 +25,8 @@ from typing import Any
 import redis
 import redis.asyncio
 
-from .exceptions import EngineUnavailable
-from .twins import settle
+from ...exceptions import EngineUnavailable
+from ...twins import settle
 
 try:
     import hiredis

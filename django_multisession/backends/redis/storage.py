@@ -40,25 +40,17 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
-from django.utils.functional import classproperty
+import redis
 
-from ..conf import conf
-from ..connections import Connections
-from ..exceptions import EngineUnavailable
-from ..records import Page, Record, epoch_now, from_epoch, to_epoch
-from ..twins import settle
-from . import base
-
-try:
-    import redis
-
-    from .. import redis_answers, redis_clients
-    from ..redis_answers import HOUR, ID_LENGTH, NO_MORE_VERSIONS, TIMES, pack
-    from ..redis_pool import MISREAD, Commands, Impossible, Lost
-    from ..redis_scripts import INDEX, INSERT, REPLACE, SHA, TOUCH
-except ImportError as error:
-    raise ImproperlyConfigured("This session engine needs: pip install django-multisession[redis].") from error
+from ...conf import conf
+from ...exceptions import EngineUnavailable
+from ...records import Page, Record, epoch_now, from_epoch, to_epoch
+from ...twins import settle
+from . import answers as redis_answers
+from . import clients
+from .answers import HOUR, ID_LENGTH, NO_MORE_VERSIONS, TIMES, pack
+from .pool import MISREAD, Commands, Impossible, Lost
+from .scripts import INDEX, INSERT, REPLACE, SHA, TOUCH
 
 GLOB = re.compile(r"([*?\[\]\\^-])")  # what a pattern of SCAN may take for its own
 SCAN_COUNT = 100  # sets whose expired members are in memory at once
@@ -217,7 +209,7 @@ class RedisStorage:
         self.client.close()  # a cache alias's client shares its pool with the cache, and leaves that open
 
     async def aclose(self) -> None:
-        await redis_clients.aclose(self.client)
+        await clients.aclose(self.client)
 
     async def _insert(self, record: Record, value: bytes) -> bool:
         if record.user_id is not None:
@@ -327,22 +319,3 @@ class RedisStorage:
 
     def _user_key(self, user_id: str, escape: bool = False) -> str:
         return self._key(f"user:{user_id}", escape)
-
-
-connections = Connections(
-    lambda: RedisStorage(redis_clients.configured()),
-    lambda storage: RedisStorage(redis_clients.asynchronous(storage.client)),
-    settings={"CACHES", "SESSION_CACHE_ALIAS", "MULTISESSION_REDIS", "MULTISESSION_TIMEOUT"},
-)
-
-
-class SessionStore(base.SessionStore):
-    """`SESSION_ENGINE = "django_multisession.backends.redis"`"""
-
-    @classproperty
-    def storage(cls) -> RedisStorage:
-        return connections.sync()
-
-    @classproperty
-    def astorage(cls) -> RedisStorage:
-        return connections.running()

@@ -10,8 +10,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from ...durations import written
 from ...exceptions import EngineUnavailable, InvalidOption
 from ...purge import RUNNING, SERVER, Purged, purge
-from ...stopping import told_to_stop
-from ...targets import Target, target
+from ...purge.stopping import told_to_stop
+from ...purge.targets import Target, target
 from ..console import confirmed, patient, somebody_is_there
 from ..progress import reporting
 

@@ -11,10 +11,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from ... import people, user_sessions
+from ... import user_sessions
 from ...durations import positive
 from ...exceptions import EngineUnavailable, InvalidOption
 from ...statistics import DAY, HOUR, MINUTE, Bin, Statistics, as_json, collect
+from ...user_sessions import people
 from .. import tables
 from ..console import confirmed, patient
 from ..progress import counting

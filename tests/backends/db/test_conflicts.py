@@ -17,13 +17,13 @@ from django_multisession import databases
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.models import Session
 from django_multisession.records import identify, utcnow
+from django_multisession.testing.faces import SyncFace
+from django_multisession.testing.stored import saved
 from django_multisession.twins import run_sync
 from tests import servers
-from tests.contract import saved
-from tests.faces import SyncFace
+from tests.backends.test_outages import using
+from tests.purge.test_purge import elsewhere
 from tests.routers import SessionRouter
-from tests.test_outages import using
-from tests.test_purge import elsewhere
 
 LEVELS = {
     "postgres": lambda level: {"options": f"-c default_transaction_isolation={level.replace(' ', chr(92) + ' ')}"},

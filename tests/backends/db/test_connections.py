@@ -22,11 +22,11 @@ from django.test import SimpleTestCase
 from django.test.testcases import DatabaseOperationForbidden
 from django.test.utils import CaptureQueriesContext
 
-from django_multisession import databases, sweep
+from django_multisession import databases
 from django_multisession.models import Session
 from django_multisession.records import utcnow
-from tests.contract import saved
-from tests.faces import SyncFace
+from django_multisession.testing.faces import SyncFace
+from django_multisession.testing.stored import saved
 from tests.routers import SessionRouter
 
 # Connections that nobody closes are what is tested here; psycopg and sqlite3 warn when they are let go.
@@ -295,4 +295,4 @@ def test_the_clock_of_the_database(Store, engine_name, clock):
     clock.shift(3600)
     behind = timedelta(hours=1) if engine_name != "sqlite" else timedelta(0)  # which has none of its own
     assert abs(databases.clock(SessionRouter.alias) + behind - utcnow()) < timedelta(seconds=60)
-    assert abs(sweep.clock(SessionRouter.alias) + behind - host - timedelta(hours=1)) < timedelta(seconds=60)
+    assert abs(databases.clock(SessionRouter.alias) + behind - host - timedelta(hours=1)) < timedelta(seconds=60)

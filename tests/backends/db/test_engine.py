@@ -8,15 +8,15 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import connections, transaction
 
-from django_multisession.backends import db
-from django_multisession.backends.db import _read_sql
+from django_multisession.backends.db import statements as db_statements
+from django_multisession.backends.db.statements import read_sql as _read_sql
 from django_multisession.exceptions import EngineUnavailable, SessionConflict
 from django_multisession.models import Session
 from django_multisession.records import utcnow
+from django_multisession.testing.contract import *  # noqa: F403
+from django_multisession.testing.faces import SyncFace
+from django_multisession.testing.stored import a_record, saved
 from django_multisession.twins import run_sync
-from tests.contract import *  # noqa: F403
-from tests.contract import a_record, saved
-from tests.faces import SyncFace
 from tests.routers import SessionRouter
 
 
@@ -125,7 +125,7 @@ def test_a_save_that_never_comes_through_gives_up(Store, face, verbs, monkeypatc
     async def conflict(self, record):
         return dataclasses.replace(record, created_at=record.created_at - timedelta(days=1))
 
-    monkeypatch.setattr("django_multisession.backends.db.DbStorage.replace", conflict)
+    monkeypatch.setattr("django_multisession.backends.db.storage.DbStorage.replace", conflict)
     with pytest.raises(SessionConflict, match="1000 attempts"):
         session.save()
 
@@ -172,7 +172,7 @@ def test_an_error_leaves_a_connection_without_autocommit_open(Store):
 
 
 def test_the_app_must_be_installed(Store, settings):
-    db._model.cache_clear()
+    db_statements.session_model.cache_clear()
     settings.INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes"]
     with pytest.raises(ImproperlyConfigured, match="INSTALLED_APPS"):
         Store().create()

@@ -14,11 +14,11 @@ from django_multisession.models import PurgeLease, Session
 from django_multisession.purge import purge
 from example_project.servers import PostgresServer, Server
 
-from . import servers
-from .purging import expired, left
-from .routers import SessionRouter
-from .test_outages import using
-from .test_purge import InAnotherProcess, elsewhere
+from ... import servers
+from ...purge.test_purge import InAnotherProcess, elsewhere
+from ...purging import expired, left
+from ...routers import SessionRouter
+from ..test_outages import using
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 MISSING = servers.MISSING.get("postgres") or ("" if PROGRAM else "PgBouncer is missing: apt-get install pgbouncer")

@@ -12,15 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from django_multisession import statistics, user_sessions
-from django_multisession.backends.db import LAST, SessionStore, _record
+from django_multisession.backends.db import SessionStore
+from django_multisession.backends.db.statements import LAST
+from django_multisession.backends.db.statements import record_of as _record
 from django_multisession.exceptions import EngineUnavailable, SessionNotSerializable
 from django_multisession.models import Session
 from django_multisession.purge import purge
+from django_multisession.purge.targets import target
 from django_multisession.records import Record, epoch_now, identify, to_epoch
-from django_multisession.targets import target
+from django_multisession.testing.faces import SyncFace
+from django_multisession.testing.stored import a_record, saved
 from django_multisession.twins import run_sync
-from tests.contract import a_record, saved
-from tests.faces import SyncFace
 from tests.purging import expired, left
 from tests.routers import SessionRouter
 

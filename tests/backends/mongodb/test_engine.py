@@ -7,9 +7,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 
 from django_multisession.records import utcnow
-from tests.contract import *  # noqa: F403
-from tests.contract import a_record, saved
-from tests.faces import SyncFace
+from django_multisession.testing.contract import *  # noqa: F403
+from django_multisession.testing.faces import SyncFace
+from django_multisession.testing.stored import a_record, saved
 
 
 @pytest.fixture

@@ -23,15 +23,15 @@ from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_multisession import codecs, lifecycle, listing, user_sessions
-from django_multisession.backends import mongodb
+from django_multisession import user_sessions
+from django_multisession.backends.mongodb import storage as mongodb_storage
 from django_multisession.exceptions import EngineUnavailable, SessionTooLarge
+from django_multisession.payload import codecs
 from django_multisession.records import Record, identify, utcnow
 from django_multisession.statistics import collect
+from django_multisession.testing.stored import a_record, saved, stored
 from django_multisession.twins import run_sync
-from django_multisession.user_sessions import Revoked
-
-from .contract import a_record, saved, stored
+from django_multisession.user_sessions import Revoked, lifecycle, listing, passes, signed_in
 
 USER = "_auth_user_id"
 ANN = "1"
@@ -152,7 +152,7 @@ class TestUndecodable:
         assert scanned(verbs, limit) == set(map(identify, self.others))
 
     def test_everyones_are_ended_and_counted(self, api, monkeypatch):
-        monkeypatch.setattr(user_sessions, "PAGE", 2)
+        monkeypatch.setattr(passes, "PAGE", 2)
         assert collect().sessions == 5
         assert api.revoke_everyone() == 5
 
@@ -196,7 +196,7 @@ class TestForeign:
         collection.insert_one({**document, **HARMS[harm]})
 
     def test_it_is_no_session_and_the_others_are_served(self, Store, face, api, verbs, collection, monkeypatch):
-        monkeypatch.setattr(user_sessions, "PAGE", 2)
+        monkeypatch.setattr(passes, "PAGE", 2)
         assert stored(face, Store, self.key) == {}
         assert {each.id for each in api.sessions_of(ANN)} == handles(*self.others)
         for limit in (1, 2, 3, 4):
@@ -263,16 +263,16 @@ def test_whatever_a_server_sends_is_a_record_or_nothing(document, at, byte):
     sent = bytearray(bson.encode(document))
     if byte is not None and at < len(sent) - 1:
         sent[at] = byte
-    record = mongodb._record(mongodb._decoded(RawBSONDocument(bytes(sent))))
+    record = mongodb_storage._record(mongodb_storage._decoded(RawBSONDocument(bytes(sent))))
     if record is not None:
         serves(record)
 
 
 def test_a_stack_that_is_too_deep_says_nothing_of_a_document():
-    document = RawBSONDocument(bson.encode(mongodb._fields(a_record())))
+    document = RawBSONDocument(bson.encode(mongodb_storage._fields(a_record())))
 
     def decoded(depth: int) -> dict[str, Any]:
-        return decoded(depth - 1) if depth else mongodb._decoded(document)
+        return decoded(depth - 1) if depth else mongodb_storage._decoded(document)
 
     room, found = sys.getrecursionlimit() - len(inspect.stack()), []
     for depth in range(room - 30, room):
@@ -290,12 +290,12 @@ def serves(record: Record) -> None:
     assert isinstance(record.payload, bytes)
     assert isinstance(record.user_id, str | None)
     assert {each.tzinfo for each in (record.created_at, record.updated_at, record.expires_at)} == {UTC}
-    bson.encode(mongodb._fields(dataclasses.replace(record, version=record.version + 1)))
+    bson.encode(mongodb_storage._fields(dataclasses.replace(record, version=record.version + 1)))
     assert not codecs.is_ours(record.payload, record.id)
     assert run_sync(listing.live(None, [record])) in ([], [record])
     for use_tz in (True, False):
         with override_settings(USE_TZ=use_tz, TIME_ZONE="Asia/Tokyo"):
-            shown = user_sessions._described(record, None)
+            shown = signed_in._described(record, None)
             for moment in (shown.created_at, shown.last_seen, shown.expires_at):
                 assert moment.astimezone(UTC).year >= 1
 
@@ -412,7 +412,7 @@ class TestIndexes:
         collection.drop()
         saved(face, Store)
         assert set(indexes(collection)) == {(("_id", 1),)}  # it may be a minute until it is looked at again
-        Store.storage.indexed["of_indexes"] -= mongodb.INDEXES_SEEN_FOR  # as it is then
+        Store.storage.indexed["of_indexes"] -= mongodb_storage.INDEXES_SEEN_FOR  # as it is then
         saved(face, Store)
         assert set(indexes(collection)) == {(("_id", 1),), EXPIRY, OF_USER}
 
@@ -429,5 +429,5 @@ def test_the_documents_are_as_they_were(verbs, collection):
     verbs.insert(record := a_record(user_id="42"))
     raw = collection.with_options(codec_options=CodecOptions(document_class=RawBSONDocument)).find_one()
     assert [(name, kind) for name, kind in bson.decode(raw.raw).items() if name == "version"] == [("version", 1)]
-    assert set(raw) == {"_id", *mongodb.FIELDS}
+    assert set(raw) == {"_id", *mongodb_storage.FIELDS}
     assert verbs.read(record.id) == record

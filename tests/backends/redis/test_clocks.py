@@ -13,12 +13,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from django_multisession import user_sessions
+from django_multisession.backends.redis.answers import HOUR, pack
 from django_multisession.records import epoch_now, identify, to_epoch, utcnow
-from django_multisession.redis_answers import HOUR, pack
+from django_multisession.testing.stored import a_record, saved, stored
 from django_multisession.twins import run_sync
 from django_multisession.user_sessions import Revoked
-
-from .contract import a_record, saved, stored
 
 USER = {"_auth_user_id": "9"}
 HOURS = timedelta(hours=1)

@@ -4,19 +4,20 @@ from datetime import timedelta
 
 import pytest
 
-from django_multisession.backends.redis import MOST_SCANS
+from django_multisession.backends.redis.answers import unpack
+from django_multisession.backends.redis.storage import MOST_SCANS
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.records import identify, to_epoch, utcnow
-from django_multisession.redis_answers import unpack
-from tests import contract
-from tests.contract import *  # noqa: F403
-from tests.contract import a_record, saved
-from tests.test_round_trips import redis_trips
+from django_multisession.testing.contract import *  # noqa: F403
+from django_multisession.testing.contract import expiry
+from django_multisession.testing.contract import storage as contract_storage
+from django_multisession.testing.stored import a_record, saved
+from tests.backends.test_round_trips import redis_trips
 
 MINUTE = 60_000  # milliseconds
 
 
-class TestStorage(contract.TestStorage):
+class TestStorage(contract_storage.TestStorage):
     """What the server still holds is live, whatever the caller's clock says: so here it is the server that ends it."""
 
     def test_of_user_has_the_live_ones_alone(self, verbs, client):
@@ -36,7 +37,7 @@ class TestStorage(contract.TestStorage):
         assert verbs.of_user("9") == [record]
 
 
-class TestExpiry(contract.TestExpiry):
+class TestExpiry(expiry.TestExpiry):
     def test_clear_expired_removes_them_and_them_alone(self, Store, face, verbs):
         session = face(Store())
         session.set_expiry(-60)

@@ -9,14 +9,14 @@ from django.contrib.sessions.serializers import JSONSerializer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from django_multisession import codecs, statistics, user_sessions
+from django_multisession import statistics, user_sessions
+from django_multisession.backends.redis.answers import HEADER, NO_MORE_VERSIONS, held, live, pack, record, unpack
+from django_multisession.backends.redis.pool import Impossible
 from django_multisession.exceptions import EngineUnavailable
+from django_multisession.payload import codecs
 from django_multisession.records import Record, epoch_now, identify, to_epoch, utcnow
-from django_multisession.redis_answers import HEADER, NO_MORE_VERSIONS, held, live, pack, record, unpack
-from django_multisession.redis_pool import Impossible
-
-from . import contract
-from .contract import saved, stored
+from django_multisession.testing import stored as testing_stored
+from django_multisession.testing.stored import saved, stored
 
 KEY = "k" * 32
 ID = identify(KEY)
@@ -26,7 +26,7 @@ BEYOND_9999 = 253_402_300_800_000
 
 def a_record(id: str = "a" * 64, **changes: Any) -> Record:
     """One that this site has made: others are neither listed nor ended."""
-    return contract.a_record(id, payload=codecs.encode({}, id, JSONSerializer), **changes)
+    return testing_stored.a_record(id, payload=codecs.encode({}, id, JSONSerializer), **changes)
 
 
 @pytest.fixture

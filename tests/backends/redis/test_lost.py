@@ -10,9 +10,9 @@ from django.test import override_settings
 
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.records import identify
+from django_multisession.testing.stored import a_record, saved, stored
 
-from .contract import a_record, saved, stored
-from .proxies import Proxy
+from ...proxies import Proxy
 
 MANY = 200
 

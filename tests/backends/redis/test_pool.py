@@ -16,8 +16,9 @@ from redis.cache import CacheConfig
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.observability import recorder
 
-from django_multisession import redis_clients, redis_pool
-from django_multisession.redis_pool import AsyncPool, Commands, Impossible, Lost, Pool, for_sessions
+from django_multisession.backends.redis import clients as redis_clients
+from django_multisession.backends.redis import pool as redis_pool
+from django_multisession.backends.redis.pool import AsyncPool, Commands, Impossible, Lost, Pool, for_sessions
 from django_multisession.twins import run_sync, settle
 from example_project.servers import RedisServer
 
@@ -280,7 +281,7 @@ def test_a_read_only_server_is_an_error_and_its_connection_is_dropped(run, comma
 
 FORKED = """
 import ctypes, os, redis
-from django_multisession.redis_pool import Commands, for_sessions
+from django_multisession.backends.redis.pool import Commands, for_sessions
 from django_multisession.twins import run_sync
 commands = Commands(for_sessions(redis.Redis.from_url({url!r})))
 ask = lambda key: run_sync(commands.execute(("GET", key), lambda answer: answer))

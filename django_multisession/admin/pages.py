@@ -1,0 +1,28 @@
+"""What the pages of the sessions in the admin have in common."""
+
+from typing import Any
+
+import django
+from django.template.response import TemplateResponse
+
+MOST_FOUND = 50  # users that a search shows
+TEMPLATES = "admin/django_multisession/session"
+Crumbs = list[tuple[str, Any]]
+
+
+def page(model_admin: Any, request: Any, template: str, title: str, crumbs: Crumbs, **context: Any) -> TemplateResponse:
+    request.current_app = model_admin.admin_site.name
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "opts": model_admin.opts,
+        "media": model_admin.media,
+        "title": title,
+        "crumbs": crumbs,
+        "crumbs_are_a_list": django.VERSION >= (6, 1),  # as the stylesheet of the admin wants them
+        **context,
+    }
+    return TemplateResponse(request, template, context)
+
+
+def name_of(user: Any) -> str:
+    return str(user) or str(user.pk)

@@ -1,0 +1,65 @@
+"""The engine that `SESSION_ENGINE` names: its store class, its kind, its storages. No other module reads the setting.
+
+Whether a store is one of this package is told by the modules in which its classes are: no engine is imported for that.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from .twins import Face
+
+PACKAGE = "django_multisession."
+BACKENDS = f"{PACKAGE}backends."
+
+
+def name() -> str:
+    return settings.SESSION_ENGINE
+
+
+def store_class() -> Any:
+    """The `SessionStore` class of the engine, whoever has made it."""
+    return import_module(name()).SessionStore
+
+
+def store() -> Any:
+    """The same, for what only an engine of this package can do. Raises `ImproperlyConfigured` with any other."""
+    if not is_ours(found := store_class()):
+        raise ImproperlyConfigured(
+            f"SESSION_ENGINE is {name()!r}: it cannot list the sessions of a user. "
+            "django_multisession.backends.redis, .mongodb and .db can."
+        )
+    return found
+
+
+def storage(face: Face) -> Any:
+    return getattr(store(), face.storage)
+
+
+def kind() -> str:
+    """What it is or builds on: "redis", "mongodb", "db", "base" (a third engine), "" (not ours, or not importable)."""
+    try:
+        return kind_of(store_class())
+    except (AttributeError, ImportError, ImproperlyConfigured):
+        return ""
+
+
+def kind_of(store: type) -> str:
+    ours = (each.__module__ for each in store.__mro__ if each.__module__.startswith(BACKENDS))
+    return next(ours, "").removeprefix(BACKENDS).partition(".")[0]
+
+
+def is_ours(store: type) -> bool:
+    return kind_of(store) != ""
+
+
+def import_error() -> Exception | None:
+    """Why a module of this package that the setting names cannot be imported: misspelled, or its driver is missing."""
+    try:
+        if name().startswith(PACKAGE):
+            import_module(name())
+    except (ImportError, ImproperlyConfigured) as error:
+        return error
+    return None
