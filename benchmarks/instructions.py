@@ -63,7 +63,7 @@ def measured(url: str) -> None:
 
 
 def parts(url: str) -> dict[str, Callable[[], Any]]:
-    """What is counted: bare calls, whole workloads as in engines.py, and what a read consists of."""
+    """What is counted: bare calls, whole workloads as in engines/, and what a read consists of."""
     import redis
 
     [ours] = [each for each in CONTENDERS if (each.name, each.server) == ("multisession", "redis")]

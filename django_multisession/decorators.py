@@ -76,7 +76,7 @@ def require_recent_login(
 
 
 def _age(session: Any) -> float:
-    """Seconds since the log-in, at which the receiver in `devices.py` has noted the time."""
+    """Seconds since the log-in, at which the receiver in `user_sessions/devices.py` has noted the time."""
     if not apps.is_installed("django_multisession"):
         raise ImproperlyConfigured("@require_recent_login needs 'django_multisession' in INSTALLED_APPS.")
     if (login_at := devices.login_at(session)) is None and not engine.kind():  # nobody would ever have signed in

@@ -74,7 +74,7 @@ class Session(models.Model):
 
 
 class PurgeLease(models.Model):
-    """Who purges a table, until when; where the database has no advisory locks (see `lease.py`)."""
+    """Who purges a table, until when; where the database has no advisory locks (see `purge/lease.py`)."""
 
     name = models.CharField(max_length=64, primary_key=True)
     holder = models.CharField(max_length=32)
@@ -85,7 +85,7 @@ class PurgeLease(models.Model):
 
 
 class PurgeRun(models.Model):
-    """What a run of the purge did. The newest `KEPT` are kept; `reason` is one of `purge.py`'s, or "error"."""
+    """What a run of the purge did. The newest `KEPT` are kept; `reason` is one of `purge/loop.py`'s, or "error"."""
 
     KEPT: ClassVar = 100
 

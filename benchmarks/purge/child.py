@@ -28,7 +28,7 @@ PATIENCE = 300  # seconds
 DATA = range(300, 601)  # bytes of a session
 CART = {f"item {number}": {"sku": f"A{number:05}", "count": number, "price": "9.99"} for number in range(8)}
 
-told: Any = None  # the Event with which purge.py ends what runs here
+told: Any = None  # the Event with which run.py ends what runs here
 keys: list[str] = []
 
 

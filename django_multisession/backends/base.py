@@ -1,8 +1,8 @@
-"""`SessionStore`: every algorithm, written once.
+"""`SessionStore`: every algorithm of a session, written once, over the `Storage` of an engine.
 
-Core coroutines are private, take the storage first, and await only its verbs, what is made of these in `rotation.py`,
-or each other; each public method is one line over its core, once per face (see `twins.py`). `SessionStore` knows no
-server; a `Storage` (see `storage.py`) knows nothing of Django's sessions.
+Core coroutines are private, take the storage first, and await only its verbs or each other; each public method is one
+line over its core, once per face (see `twins.py`). `SessionStore` knows no server; a `Storage` knows nothing of
+Django's sessions.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The check of whose records a store holds; the list is in `checks.py`."""
+"""The check of whose records a store holds; the list is in `checks/__init__.py`."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext

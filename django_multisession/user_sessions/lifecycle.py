@@ -22,7 +22,7 @@ HANDLE_LENGTH = 16  # of 64 hex digits
 
 # Why a session ended
 LOGOUT = "logout"  # it was flushed or deleted: by logout(), by a log-in as somebody else, by Django for its auth hash
-REVOKED = "revoked"  # by a call of user_sessions.py
+REVOKED = "revoked"  # by a call of `user_sessions`
 LIMIT = "limit"  # MULTISESSION_MAX_PER_USER, by a newer log-in
 PASSWORD = "password"  # noqa: S105  is none
 DEACTIVATED = "deactivated"

@@ -1,4 +1,4 @@
-"""The check of the SQL engine that asks the database; the list is in `checks.py`."""
+"""The check of the SQL engine that asks the database; the list is in `checks/__init__.py`."""
 
 from collections.abc import Sequence
 from datetime import timedelta

@@ -9,7 +9,7 @@ One row per session in `django_multisession_session` (see `models.Session`); tim
     remove   DELETE ... WHERE session_id = %s           (of several: IN (...))
     of_user  SELECT ... WHERE user_id = %s AND expires_at > <the database's now> - <a day>
     scan     SELECT ... WHERE session_id > %s AND expires_at > <the same> ORDER BY session_id LIMIT
-    purge    the first batch of a sweep: see `sweep.py`
+    purge    the first batch of a sweep: see `purge/sweep.py`
 
 Each is a statement of its own in autocommit mode, or part of the transaction that the caller has open. The first five,
 those of requests, are compiled by the ORM once per database and run many times, each by a cursor of its own: building a

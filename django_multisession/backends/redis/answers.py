@@ -1,4 +1,4 @@
-"""What comes from Redis: the one place that makes a record of it, or nothing. The format is in `backends/redis.py`.
+"""What comes from Redis: the one place that makes a record of it, or nothing. The format is in `storage.py`.
 
 Anything may be stored there, by anybody, and an answer may be one to another question. `Impossible` is raised then.
 """

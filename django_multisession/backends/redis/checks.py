@@ -1,4 +1,4 @@
-"""The checks of the Redis engine; their list is in `checks.py`."""
+"""The checks of the Redis engine; their list is in `checks/__init__.py`."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""The scripts by which a session and its user's index are written at once. The format is told in `backends/redis.py`.
+"""The scripts by which a session and its user's index are written at once. The format is told in `storage.py`.
 
 No time of the caller's clock is compared with the server's: a record lives for `left` milliseconds, what is left of it
 by the caller's clock (0 or less: it is over at once), and the users' sets go by the server's clock alone.
