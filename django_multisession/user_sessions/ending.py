@@ -30,7 +30,7 @@ class Revoked:
 async def revoke(face: Face, user: Any, id: str) -> bool:
     storage = engine.storage(face)
     held = await listing.of_user(storage, user_id_of(user))
-    return bool(await _end(face, storage, [record for record in held if handle(record.id) == id], REVOKED))
+    return bool(await end(face, storage, [record for record in held if handle(record.id) == id], REVOKED))
 
 
 async def revoke_all(face: Face, user: Any, keep: Any) -> Revoked:
@@ -58,11 +58,11 @@ async def end_all(face: Face, user_id: str, reason: str, keeps: Callable[[Record
         found = [record for record in held if not keeps(record)]
         if not found:
             break
-        ended += await _end(face, storage, found, reason)
+        ended += await end(face, storage, found, reason)
     return Revoked(ended, signed_in.unless_foreign(user_id, held.foreign, True), held.foreign)
 
 
-async def _end(face: Face, storage: Any, records: list[Record], reason: str) -> int:
+async def end(face: Face, storage: Any, records: list[Record], reason: str) -> int:
     """End sessions. What has expired is removed too, as a host with a slow clock takes it; but it has ended already.
     So is the copy of one whose key is being cycled: that is one session."""
     expired = {record.id for record in await listing.expired(storage, records)}

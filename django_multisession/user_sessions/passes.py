@@ -1,15 +1,16 @@
 """What goes through all sessions there are, page by page: ending everybody's, and repairing the index by user."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from .. import engine
-from ..records import utcnow
+from ..records import Record, utcnow
 from ..twins import Face
 from . import listing
-from .ending import ROUNDS
+from .ending import ROUNDS, end
+from .lifecycle import REVOKED
 from .people import user_id_of
-from .signed_in import _end_each
 
 PAGE = 1000  # records
 REPAIR_PAGES = 50  # in one request: of about 1,000 sessions, or of 20,000 keys where few of them are sessions
@@ -34,6 +35,15 @@ async def revoke_everyone(face: Face) -> int:
             break
         ended += passed_by
     return ended
+
+
+async def _end_each(face: Face, wanted: Callable[[Record], bool]) -> int:
+    storage, after, ended = engine.storage(face), None, 0
+    while True:
+        page = await storage.scan(after, PAGE)
+        ended += await end(face, storage, [each for each in listing.ours(page) if wanted(each)], REVOKED)
+        if (after := page.next) is None:
+            return ended
 
 
 async def repair_index(face: Face, user: Any, after: str | None, pages: int | None) -> Repaired:

@@ -1,7 +1,7 @@
 """The sessions of a user as a list, newest activity first. Core coroutines, which `__init__.py` gives two faces."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,9 +15,7 @@ from ..payload.codecs import data_of
 from ..records import Record, identify
 from ..twins import Face
 from . import devices, listing
-from .ending import _end
-from .lifecycle import REVOKED, handle
-from .passes import PAGE
+from .lifecycle import handle
 from .people import NOBODY, user_id_of
 
 EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)  # that any time zone can say
@@ -77,15 +75,6 @@ async def sessions_of(face: Face, user: Any, request: Any) -> UserSessions:
 async def count(face: Face, user: Any) -> int:
     storage = engine.storage(face)
     return len(await listing.live(storage, await listing.of_user(storage, user_id_of(user))))
-
-
-async def _end_each(face: Face, wanted: Callable[[Record], bool]) -> int:
-    storage, after, ended = engine.storage(face), None, 0
-    while True:
-        page = await storage.scan(after, PAGE)
-        ended += await _end(face, storage, [each for each in listing.ours(page) if wanted(each)], REVOKED)
-        if (after := page.next) is None:
-            return ended
 
 
 def own_id_of(request: Any) -> str | None:

@@ -11,8 +11,8 @@ from django_multisession import user_sessions
 from django_multisession.payload import codecs
 from django_multisession.testing.stored import a_record, saved
 
-from .browsers import AUTH, OURS, new_user
-from .conftest import ENGINES
+from ..browsers import AUTH, OURS, new_user
+from ..conftest import ENGINES
 
 
 @pytest.fixture(params=list(ENGINES))
