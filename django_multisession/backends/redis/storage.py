@@ -146,15 +146,15 @@ class RedisStorage:
         The index is asked for again in the trip of the records, behind them: whose key was cycled meanwhile is gone
         there, and listed by then under the new one.
         """
-        index, seen, records = ("ZRANGE", self._user_key(user_id), 0, -1), set[str](), list[Record]()
+        index, known, records = ("ZRANGE", self._user_key(user_id), 0, -1), set[bytes](), list[Record]()
         try:
             members = await self._ask_one(index, redis_answers.members)
         except Impossible:
             redis_answers.nothing("Session index corrupted (user %s).", user_id)
             return []
-        while ids := [id for id in redis_answers.ids_of_members(members, user_id) if id not in seen]:
-            seen.update(ids)
-            found, [members] = await self._read_all(ids, index)
+        while new := [each for each in members if each not in known]:
+            known.update(new)
+            found, [members] = await self._read_all(redis_answers.ids_of_members(new, user_id), index)
             members = redis_answers.of_index(members, index[1], [])
             records += [record for record in found if record.user_id == user_id]
         return records
