@@ -1,0 +1,68 @@
+"""What `MULTISESSION_MOVE` says: the two sides and the phase, once per value of the setting."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from ...conf import conf
+from ...twins import ASYNC, SYNC, Face
+from .. import base
+from .adapters import adapter_of
+from .foreign import Foreign
+from .ours import Ours
+from .storage import MOVE, PHASES, Keys, MovingStorage
+
+NAMES = "from", "to", "phase", "from_settings"
+
+
+@dataclass(frozen=True)
+class Plan:
+    from_: Any  # the SessionStore class of the old side
+    to: Any  # that of the new one
+    phase: str
+
+    @property
+    def is_foreign(self) -> bool:
+        return not issubclass(self.from_, base.SessionStore)
+
+    @property
+    def starts_there(self) -> bool:
+        """Whether new sessions are made on the old side."""
+        return self.phase != MOVE
+
+    def storage(self, face: Face, keys: Keys | None = None) -> MovingStorage:
+        serializer = import_string(settings.SESSION_SERIALIZER)
+        old = self._old(face, serializer)
+        keys = Keys() if keys is None else keys
+        sync: Callable[[], MovingStorage] | None = None if face is SYNC else lambda: self.storage(SYNC, keys)
+        return MovingStorage(getattr(self.to, face.storage), old, self.phase, face, serializer, keys, sync)
+
+    def _old(self, face: Face, serializer: type) -> Ours | Foreign:
+        if self.is_foreign:
+            return adapter_of(self.from_)(self.from_, face, serializer)
+        return Ours(getattr(self.from_, face.storage))
+
+
+def plan() -> Plan:
+    """Raises `ImproperlyConfigured`."""
+    said = conf.MOVE
+    if not isinstance(said, dict) or not {"from", "to", "phase"} <= set(said) <= set(NAMES):
+        raise ImproperlyConfigured(f"MULTISESSION_MOVE is {said!r}: a dict of {', '.join(NAMES)} (the last optional).")
+    if said["phase"] not in PHASES:
+        raise ImproperlyConfigured(f"MULTISESSION_MOVE: the phase is {said['phase']!r}, none of {', '.join(PHASES)}.")
+    return Plan(store_of(said["from"]), store_of(said["to"]), said["phase"])
+
+
+def store_of(engine: str) -> Any:
+    try:
+        return import_module(engine).SessionStore
+    except (ImportError, AttributeError) as error:
+        raise ImproperlyConfigured(f"MULTISESSION_MOVE: {engine!r} is no session engine: {error}") from error
+
+
+FACES = {"storage": SYNC, "astorage": ASYNC}

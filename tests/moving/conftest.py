@@ -1,0 +1,126 @@
+"""Sites whose sessions are on the move: `site.at("move")` is the `SessionStore` of a server in that phase."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.conf import settings
+from django.core.cache import caches
+from django.db import connections
+from django.test import override_settings
+
+from django_multisession.backends import moving
+from django_multisession.backends.moving.plan import Plan, plan
+from django_multisession.records import identify
+from tests import servers
+from tests.conftest import ENGINES, empty
+from tests.routers import SessionRouter
+
+LOCMEM = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "old"}
+DJANGO = "django.contrib.sessions.backends."
+OLD = {
+    "db": (f"{DJANGO}db", None),
+    "cached_db": (f"{DJANGO}cached_db", LOCMEM),
+    "cache": (f"{DJANGO}cache", LOCMEM),
+    "django-redis": (f"{DJANGO}cache", {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis"}),
+    "Django's Redis": (f"{DJANGO}cache", {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis"}),
+    "file": (f"{DJANGO}file", None),
+    "ours": ("tests.moving.second", None),
+}
+
+
+@dataclass
+class Site:
+    """`old` and `new` are the engines' own stores, as of servers that know nothing of the move."""
+
+    old: Any
+    new: Any
+    old_is_ours: bool
+
+    def at(self, phase: str) -> Any:
+        def planned() -> Plan:
+            return replace(plan(), phase=phase)
+
+        return type("SessionStore", (moving.SessionStore,), {"_plan": staticmethod(planned)})
+
+    def is_old(self, key: str) -> bool:
+        return bool(self.old().exists(key))
+
+    def is_new(self, key: str) -> bool:
+        return bool(self.new().exists(key))
+
+
+@pytest.fixture(params=["db"])
+def old_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["memory"])
+def new_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def site(old_name: str, new_name: str, tmp_path: Any) -> Iterator[Site]:
+    if reason := servers.MISSING.get(new_name):
+        pytest.skip(reason)
+    old, cache = OLD[old_name]
+    new, alias = ENGINES[new_name]
+    SessionRouter.alias = alias or "default"
+    with ExitStack() as stack:
+        chosen: dict[str, Any] = {
+            "SESSION_ENGINE": "django_multisession.backends.moving",
+            "MULTISESSION_MOVE": {"from": old, "to": new, "phase": "move"},
+            "INSTALLED_APPS": [*settings.INSTALLED_APPS, "django.contrib.sessions"],
+            "SESSION_FILE_PATH": str(tmp_path),
+        }
+        if cache:
+            url = settings.REDIS_URL
+            made = {**cache, "LOCATION": url if cache["LOCATION"] == "redis" else cache["LOCATION"]}
+            chosen |= {"CACHES": {**settings.CACHES, "old": made}, "SESSION_CACHE_ALIAS": "old"}
+            if new_name == "redis":
+                chosen["MULTISESSION_REDIS"] = url
+        stack.enter_context(override_settings(**chosen))
+        import_module(f"{DJANGO}file").SessionStore.__dict__.get("_storage_path") and delattr(
+            import_module(f"{DJANGO}file").SessionStore, "_storage_path"
+        )
+        _make_table()
+        store = import_module(new).SessionStore
+        _empty(store, cache)
+        yield Site(import_module(old).SessionStore, store, old_name == "ours")
+        _empty(store, cache)
+    SessionRouter.alias = "default"
+
+
+def _make_table() -> None:
+    model = apps.get_model("sessions", "Session")
+    connection = connections["default"]
+    if model._meta.db_table not in connection.introspection.table_names():
+        with connection.schema_editor() as editor:
+            editor.create_model(model)
+    model.objects.all().delete()
+
+
+def _empty(new: Any, cache: Any) -> None:
+    if cache:
+        caches["old"].clear()
+    import_module("tests.moving.second").SessionStore.storage.records.clear()
+    empty(new)
+
+
+def saved_on(store: Any, face: Any = lambda store: store, **data: Any) -> str:
+    """The key of a new session of that store."""
+    session = store()
+    session._session_cache = data
+    face(session).save()
+    return str(session.session_key)
+
+
+def record_of(site: Site, key: str) -> Any:
+    from django_multisession.twins import run_sync
+
+    return run_sync(site.new.storage.read(identify(key)))
