@@ -155,7 +155,7 @@ async def _sessions_of(face: Face, user: Any, request: Any) -> UserSessions:
     records = _live(await storage.of_user(user_id))
     own = getattr(getattr(request, "session", None), "_record", None)
     can_miss = _can_miss(storage, user_id)
-    complete = True if records or not can_miss else None
+    complete = _all_listed(storage) if records or not can_miss else None
     if can_miss and own and own.id == own_id and own.user_id == user_id and own_id not in {each.id for each in records}:
         complete = _lost(user_id)
         records += _live([own])
@@ -181,18 +181,24 @@ async def _revoke_all(face: Face, user: Any, keep: Any) -> Revoked:
         kept.append(own := record.id == own_id)
         return own
 
-    ended = await end_all(face, user_id, REVOKED, keeps)
+    ended = await end_all(face, user_id, REVOKED, keeps, own_id)
     if not _can_miss(storage, user_id):
-        return Revoked(ended)
+        return Revoked(ended, _all_listed(storage))
     own = await storage.read(own_id) if own_id and not any(kept) else None
     if own and own.user_id == user_id:
         return Revoked(ended, _lost(user_id))
     return Revoked(ended, None if await storage.may_miss(user_id) else True)
 
 
-async def end_all(face: Face, user_id: str, reason: str, keeps: Callable[[Record], bool]) -> int:
-    """A core coroutine, for others to give a reason. Ends when there is nothing new: a log-in of meanwhile is found."""
+async def end_all(
+    face: Face, user_id: str, reason: str, keeps: Callable[[Record], bool], kept: str | None = None
+) -> int:
+    """A core coroutine, for others to give a reason. Ends when there is nothing new: a log-in of meanwhile is found.
+
+    `kept`: the id of a session that stays, which a list may not have.
+    """
     storage, ended = _storage(face), 0
+    await _tell_movers(storage, user_id, kept, reason)
     for _ in range(ROUNDS):
         found = [record for record in await storage.of_user(user_id) if not keeps(record)]
         if not found:
@@ -203,11 +209,18 @@ async def end_all(face: Face, user_id: str, reason: str, keeps: Callable[[Record
 
 async def _revoke_everyone(face: Face) -> int:
     storage, after, ended = _storage(face), None, 0
+    await _tell_movers(storage, None, None, REVOKED)
     while True:
         page = await storage.scan(after, PAGE)
         ended += await lifecycle.end(face, storage, [record for record in page if record.user_id], REVOKED)
         if (after := page.next) is None:
             return ended
+
+
+async def _tell_movers(storage: Any, user_id: str | None, kept: str | None, reason: str) -> None:
+    """While sessions move from another engine, some may be in no list: what is taken over later is ended then."""
+    if hasattr(storage, "end_user"):
+        await storage.end_user(user_id, kept, password=reason == lifecycle.PASSWORD)
 
 
 async def _repair_index(face: Face, user: Any, after: str | None, pages: int | None) -> Repaired:
@@ -268,6 +281,12 @@ def _live(records: Iterable[Record]) -> list[Record]:
 
 def _can_miss(storage: Any, user_id: str) -> bool:
     return hasattr(storage, "index") and user_id != NOBODY
+
+
+def _all_listed(storage: Any) -> bool | None:
+    """`None` while sessions may lie where they cannot be listed: see `backends.moving`."""
+    complete: bool | None = getattr(storage, "complete", True)
+    return complete
 
 
 def _lost(user_id: str) -> bool:
