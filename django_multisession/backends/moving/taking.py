@@ -117,19 +117,25 @@ async def after_commit(to: Any, function: Any, *arguments: Any) -> bool:
 
 async def hand_back(to: Any, old: Any, held: Record, key: str | None) -> Record | None:
     """The session on the old side; where another is handing it back just now, or it cannot be, what `to` has."""
-    claim = marks.claim(held.id)
+    id, claim = held.id, marks.claim(held.id)
     if not await put(to, claim, None):
         return held
     try:
-        while True:
-            await old.put(held, key)
-            mark = marks.over(held, marks.BACK)
-            newer: Record | None = await to.replace(mark)
-            if newer == mark:
-                return await old.read(held.id, key)  # type: ignore[no-any-return]
-            if newer is None or newer.is_mark:
-                await old.remove(held.id, key)
-                return None if newer is None or marks.is_ended(newer) else newer
-            held = newer
+        return await _handed_back(to, old, id, key)
     finally:
         await to.remove([claim.id])
+
+
+async def _handed_back(to: Any, old: Any, id: str, key: str | None) -> Record | None:
+    # Read anew: another may have handed it back before the claim, and it may have been saved there since.
+    while (held := await rotation.newest(to, id)) is not None and not held.is_mark:
+        await old.put(held, key)
+        mark = marks.over(held, marks.BACK)
+        if await to.replace(mark) == mark:
+            break
+    else:
+        if not marks.gives_way(held):  # ended meanwhile
+            await old.remove(id, key)
+            return None if marks.is_ended(held) else held
+    found: Record | None = await old.read(id, key)
+    return found
