@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.conf import settings
+from django.contrib.sessions.backends.file import SessionStore as FileStore
 from django.core.cache import caches
 from django.db import connections
 from django.test import override_settings
@@ -27,7 +28,10 @@ OLD = {
     "cached_db": (f"{DJANGO}cached_db", LOCMEM),
     "cache": (f"{DJANGO}cache", LOCMEM),
     "django-redis": (f"{DJANGO}cache", {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis"}),
-    "Django's Redis": (f"{DJANGO}cache", {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis"}),
+    "Django's Redis": (
+        f"{DJANGO}cache",
+        {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis"},
+    ),
     "file": (f"{DJANGO}file", None),
     "ours": ("tests.moving.second", None),
 }
@@ -85,9 +89,7 @@ def site(old_name: str, new_name: str, tmp_path: Any) -> Iterator[Site]:
             if new_name == "redis":
                 chosen["MULTISESSION_REDIS"] = url
         stack.enter_context(override_settings(**chosen))
-        import_module(f"{DJANGO}file").SessionStore.__dict__.get("_storage_path") and delattr(
-            import_module(f"{DJANGO}file").SessionStore, "_storage_path"
-        )
+        vars(FileStore).get("_storage_path") and delattr(FileStore, "_storage_path")  # which it keeps
         _make_table()
         store = import_module(new).SessionStore
         _empty(store, cache)

@@ -138,5 +138,3 @@ def test_a_take_over_is_no_log_in(site, face, settings):
     finally:
         session_started.disconnect(dispatch_uid="told")
         session_ended.disconnect(dispatch_uid="told")
-
-

@@ -7,8 +7,8 @@
         "phase": "prepare",                               # then "move"; "back" to return
     }
 
-Every session is looked for on both sides, in `to` first. See `storage.py` for who has it, `taking.py` for how it changes
-sides, and docs/moving.md for the deploys.
+Every session is looked for on both sides, in `to` first. See `storage.py` for who has it, `taking.py` for how it
+changes sides, and docs/moving.md for the deploys.
 """
 
 from functools import lru_cache

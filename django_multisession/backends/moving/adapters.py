@@ -1,20 +1,21 @@
 """How sessions of known engines are read: what the server has, when it expires, and nothing created on the way.
 
-    table       `db`, `cached_db`, django-user-sessions, django-qsessions: one SELECT of the row, by the exact key
-    cache       Django's `cache`: GET, and the time to live where the cache can tell it
-    file        the file, and its age
-    redis       django-redis-sessions: GET and TTL
+table       `db`, `cached_db`, django-user-sessions, django-qsessions: one SELECT of the row, by the exact key
+cache       Django's `cache`: GET, and the time to live where the cache can tell it
+file        the file, and its age
+redis       django-redis-sessions: GET and TTL
 """
 
 import os
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from django.apps import apps
-from django.conf import settings
 from django.contrib.auth import SESSION_KEY
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, router
+from django.utils import timezone
 
 from ...records import in_milliseconds, utcnow
 from .foreign import Foreign, decoded
@@ -43,9 +44,10 @@ class InTable(Foreign):
         return rows.select_for_update() if connections[alias].in_atomic_block else rows
 
     def find(self, key: str) -> tuple[dict[str, Any], datetime] | None:
-        now = utcnow() if settings.USE_TZ else datetime.now()
-        found = self.rows().filter(session_key=key, expire_date__gt=now).values_list(
-            "session_key", "session_data", "expire_date"
+        found = (
+            self.rows()
+            .filter(session_key=key, expire_date__gt=timezone.now())
+            .values_list("session_key", "session_data", "expire_date")
         )
         for stored_key, text, expire_date in found:
             # MySQL's usual collation takes "abc" and "ABC" for one key.
@@ -98,9 +100,8 @@ class InFile(Foreign):
 
     def find(self, key: str) -> tuple[dict[str, Any], datetime] | None:
         session = self.engine(key)
-        name = session._key_to_file(key)
         try:
-            with open(name, encoding="ascii") as file:
+            with Path(session._key_to_file(key)).open(encoding="ascii") as file:
                 text, saved = file.read(), os.fstat(file.fileno()).st_mtime
         except FileNotFoundError:
             return None

@@ -146,8 +146,6 @@ def decoded(session: Any, text: str) -> dict[str, Any] | None:
         return dict(data)
     try:
         signing.loads(text, salt=session.key_salt, serializer=session.serializer)
-    except UNREADABLE + (signing.BadSignature,):
+    except (*UNREADABLE, signing.BadSignature):
         return None
     return {}
-
-

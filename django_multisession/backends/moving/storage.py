@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from ... import rotation
-from ...records import Page, Record, identify
+from ...records import Page, Record, identify, utcnow
 from ...twins import Face
 from . import marks, taking
 from .there import is_plain, is_there
@@ -121,7 +121,7 @@ class MovingStorage:
         id = marks.user_mark_id(user_id)
         while True:
             held = await rotation.newest(self.to, id)
-            now, before = marks.utcnow(), marks.End.of(held)
+            now, before = utcnow(), marks.End.of(held)
             end = dataclasses.replace(before, password=now) if password else marks.End(now, kept, before.password)
             if await taking.put(self.to, end.mark(user_id, 1), held):
                 return
@@ -170,9 +170,7 @@ class MovingStorage:
 
     async def _settle(self, found: Record) -> None:
         key, sides = self.keys.get(found.id), self.sync() if self.sync else self
-        if not await taking.after_commit(
-            self.to, taking.settle, sides.to, sides.old, found, key, self.serializer
-        ):
+        if not await taking.after_commit(self.to, taking.settle, sides.to, sides.old, found, key, self.serializer):
             await taking.settle(self.to, self.old, found, key, self.serializer)
 
     def _noted(self, record: Record | None) -> Record | None:

@@ -17,7 +17,7 @@ class Sides:
     def __set_name__(self, owner: type, name: str) -> None:
         self.face = FACES[name]
 
-    def __get__(self, session: Any, owner: type) -> Any:
+    def __get__(self, session: Any, owner: Any) -> Any:
         return owner._plan().storage(self.face, None if session is None else session._keys)
 
 
@@ -38,7 +38,7 @@ class Moving(base.SessionStore):
     # What stays with another engine is that engine's: whatever it takes, and however much.
 
     @property
-    def serializer(self) -> type:  # type: ignore[override]
+    def serializer(self) -> type:
         return Plain if self._is_plain() else self._own_serializer
 
     @serializer.setter
