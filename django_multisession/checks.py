@@ -32,6 +32,7 @@ Under `check --deploy` and `check --database` (which `migrate` runs first), of t
     W005  redis: it could not be asked
     E015  redis: it is older than 6.2
     W006  redis: it evicts sessions when its memory is full
+    W011  redis, mongodb, db (--database alone): another site, or a server with other keys, writes into the store too
 
 Under `check --database` (and `migrate`), of the database of the sessions::
 
@@ -53,7 +54,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from . import codecs
-from .conf import NAMES, conf
+from .conf import NAMES, DurationSetting, conf
 
 Problems = Iterator[tuple[str, str]]  # what is wrong, what to do
 Check = Callable[..., list[checks.CheckMessage]]
@@ -137,8 +138,11 @@ def _is_whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _is_seconds(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0.001 <= value < float("inf")
+def _is_duration(setting: DurationSetting) -> bool:
+    with suppress(ImproperlyConfigured):
+        setting.seconds(setting.written())
+        return True
+    return False
 
 
 def _is_key_prefix(value: object) -> bool:
@@ -163,12 +167,8 @@ REVOKE_ON = "password", "deactivated", "deleted"
 VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
     "KEY_PREFIX": (_is_key_prefix, "a text that is not empty and has no spaces"),
     "MONGODB_COLLECTION": (_is_collection, "the name of a MongoDB collection"),
-    "TIMEOUT": (_is_seconds, "a positive number of seconds"),
     "MAX_BYTES": (lambda value: _is_whole(value, 1), "a positive whole number of bytes"),
     "ON_CONFLICT": (lambda value: value in ON_CONFLICT, f"one of {', '.join(ON_CONFLICT)}"),
-    "TOUCH_AFTER": (lambda value: value is None or value == 0 or _is_seconds(value), "a number of seconds, or None"),
-    "IDLE_AGE": (lambda value: value is None or _is_seconds(value), "a positive number of seconds, or None"),
-    "ABSOLUTE_AGE": (lambda value: value is None or _is_seconds(value), "a positive number of seconds, or None"),
     "TRACK_CLIENT": (lambda value: isinstance(value, bool) or value == "anonymize", "True, False or 'anonymize'"),
     "CLIENT_IP": (_is_function, "a function of a request, its dotted path, or None"),
     "MAX_PER_USER": (
@@ -185,13 +185,19 @@ VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
 def invalid_setting() -> Problems:
     for name, (is_valid, kind) in VALID.items():
         if not is_valid(value := getattr(conf, name)):
-            default = NAMES[f"MULTISESSION_{name}"].default
-            yield f"MULTISESSION_{name} is {value!r}.", f"Set it to {kind}, or leave it out for {default!r}."
+            yield _invalid(NAMES[f"MULTISESSION_{name}"], value, kind)
+    for setting in NAMES.values():
+        if isinstance(setting, DurationSetting) and not _is_duration(setting):
+            yield _invalid(setting, setting.written(), setting.form)
+
+
+def _invalid(setting: Any, value: object, kind: str) -> tuple[str, str]:
+    return f"{setting.name} is {value!r}.", f"Set it to {kind}, or leave it out for {setting.default!r}."
 
 
 @check("W007", *EVERY_ENGINE)
 def reading_is_idle() -> Problems:
-    if conf.IDLE_AGE is not None and not settings.SESSION_SAVE_EVERY_REQUEST:
+    if getattr(settings, "MULTISESSION_IDLE_AGE", None) is not None and not settings.SESSION_SAVE_EVERY_REQUEST:
         message = "MULTISESSION_IDLE_AGE ends the sessions of people who only read: nothing is saved then."
         yield message, "Set SESSION_SAVE_EVERY_REQUEST = True: a save of unchanged data costs next to nothing here."
 
@@ -286,4 +292,4 @@ def is_callable(path: object) -> bool:
     return False
 
 
-from . import db_checks, redis_checks  # noqa: E402, F401  registers them
+from . import db_checks, foreign_checks, redis_checks  # noqa: E402, F401  registers them

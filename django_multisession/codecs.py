@@ -188,6 +188,23 @@ def open_(payload: bytes, record_id: str) -> tuple[Serialized, bool]:
     return Serialized(header & 0x03, compression.decompress(header & compression.MASK, body)), current
 
 
+def is_ours(payload: bytes, record_id: str) -> bool:
+    """Whether one of this site's keys made the payload for this record. Nothing is decompressed or deserialized.
+
+    A sealed one is taken for ours where the library is missing that could tell.
+    """
+    if not payload or not payload[0] & MARK:
+        return False
+    sealed = payload[0] & SEALED
+    if sealed and AESGCM is None:
+        return True
+    try:
+        _unseal(payload, record_id) if sealed else _unsign(payload, record_id)
+    except PayloadUnreadable:
+        return False
+    return True
+
+
 def _compress(body: bytes) -> tuple[int, bytes]:
     over = conf.COMPRESS_OVER
     if over is None or len(body) <= over:

@@ -7,7 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
+
+from .durations import LONGEST, Duration, as_seconds
+from .exceptions import InvalidOption
 
 T = TypeVar("T")
 
@@ -38,6 +42,45 @@ class Setting(Generic[T]):
         return value
 
 
+class DurationSetting(Setting[Any]):
+    """A duration as a site likes to write it, which whoever reads it gets as seconds, within bounds.
+
+    A wrong one raises `ImproperlyConfigured` where it is read; the check `E004` reads what is `written`.
+    """
+
+    def __init__(self, default: float | None, meaning: str, least: float, most: str = LONGEST) -> None:
+        super().__init__(default, meaning)
+        self.least, self.most = least, most
+        self.last: tuple[object, float | None] = self, None  # what was written, and what that means
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        asked: dict[str, Any] = object.__getattribute__(settings, "__dict__")
+        written, seconds = self.last
+        if asked.get(self.name, asked) is not written:  # it is read several times per request, and changed hardly ever
+            written = self.written()
+            self.last = written, (seconds := self.seconds(written))
+        return seconds
+
+    def written(self) -> Any:
+        return super().__get__(None, Conf)
+
+    def seconds(self, written: Duration | None) -> float | None:
+        if written is None and self.default is None:
+            return None  # no limit
+        try:
+            seconds = as_seconds(self.name, written, self.most)  # type: ignore[arg-type]  # whatever it is
+            if seconds < self.least:
+                raise InvalidOption(self.name, written, f"write {self.form}.")
+        except InvalidOption as error:
+            raise ImproperlyConfigured(str(error)) from error
+        return seconds
+
+    @property
+    def form(self) -> str:
+        least, none = f"{self.least * 1000:g}ms" if self.least else "0", ", or None" if self.default is None else ""
+        return f"a duration from {least} to {self.most}: text as 30d, 12h, 15m, 45s, 50ms, or seconds{none}"
+
+
 class Conf:
     REDIS = Setting[str | None](None, "Redis URL or dotted path to a callable returning a client; default: the alias.")
     KEY_PREFIX = Setting("session", "Namespace of every Redis key.")
@@ -45,15 +88,22 @@ class Conf:
         None, "MongoDB URI with a database, or dotted path to a callable returning a client that names one."
     )
     MONGODB_COLLECTION = Setting("sessions", "Name of the MongoDB collection.")
-    TIMEOUT = Setting(5.0, "Seconds to wait for Redis or MongoDB where the URL or URI does not say.")
+    # Sockets wait for no more than 24 days: what they are told is a 32-bit number of milliseconds.
+    TIMEOUT = DurationSetting(
+        5.0, "Time to wait for Redis or MongoDB where the URL or URI does not say.", least=0.001, most="1d"
+    )
     MAX_BYTES = Setting(1024 * 1024, "Largest encoded session, in bytes; a larger one raises SessionTooLarge.")
     COMPRESS_OVER = Setting[int | None](64, "Compress serialized sessions of more than this many bytes; None: never.")
     ON_CONFLICT = Setting("merge", "What a save does when another came first: merge, overwrite or raise.")
-    TOUCH_AFTER = Setting[float | None](
-        None, "Seconds that a stored expiry may lag behind; None: 1 % of the session's age, at most 60."
+    TOUCH_AFTER = DurationSetting(
+        None,
+        "Time that a stored expiry may lag behind; None: 1 % of the session's age, at most 60 seconds.",
+        least=0,
     )
-    IDLE_AGE = Setting[float | None](None, "Seconds after its last save or touch at which a session ends; None: never.")
-    ABSOLUTE_AGE = Setting[float | None](None, "Seconds after the log-in at which a session ends; None: never.")
+    IDLE_AGE = DurationSetting(
+        None, "Time after its last save or touch at which a session ends; None: never.", least=0.001
+    )
+    ABSOLUTE_AGE = DurationSetting(None, "Time after the log-in at which a session ends; None: never.", least=0.001)
     TRACK_CLIENT = Setting[bool | str](
         False, "Record IP address and browser at the log-in: True, False, or anonymize for the network's address only."
     )

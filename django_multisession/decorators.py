@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -10,10 +11,8 @@ from django.apps import apps
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.core.exceptions import ImproperlyConfigured
 
-from . import checks
-from .devices import LOGIN_AT_KEY
+from . import checks, devices
 from .durations import Duration, as_seconds
-from .records import to_epoch
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -25,7 +24,8 @@ def no_touch(view: View) -> View:
     """
 
     def mark(request: Any) -> None:
-        request.session.may_touch = False
+        with suppress(AttributeError):  # of other middleware: a dict, or none
+            request.session.may_touch = False
 
     @wraps(view)
     def marking(request: Any, *args: Any, **kwargs: Any) -> Any:
@@ -58,14 +58,14 @@ def require_recent_login(
     def decorate(view: View) -> View:
         @wraps(view)
         def requiring(request: Any, *args: Any, **kwargs: Any) -> Any:
-            if request.user.is_authenticated and _age(request.session) <= seconds:
+            if request.user.is_authenticated and _age(getattr(request, "session", None)) <= seconds:
                 return view(request, *args, **kwargs)
             return to_login(request)
 
         @wraps(view)
         async def arequiring(request: Any, *args: Any, **kwargs: Any) -> Any:
             # auser() has loaded the session: what follows does no I/O.
-            if (await request.auser()).is_authenticated and _age(request.session) <= seconds:
+            if (await request.auser()).is_authenticated and _age(getattr(request, "session", None)) <= seconds:
                 return await view(request, *args, **kwargs)
             return to_login(request)
 
@@ -78,9 +78,6 @@ def _age(session: Any) -> float:
     """Seconds since the log-in, at which the receiver in `devices.py` has noted the time."""
     if not apps.is_installed("django_multisession"):
         raise ImproperlyConfigured("@require_recent_login needs 'django_multisession' in INSTALLED_APPS.")
-    if (login_at := session.get(LOGIN_AT_KEY)) is None:
-        if not checks.engine():  # else nobody would ever have signed in recently
-            raise ImproperlyConfigured("@require_recent_login needs a session engine of this package.")
-        if record := getattr(session, "_record", None):
-            login_at = to_epoch(record.created_at) / 1000  # a log-in from before the app was installed
+    if (login_at := devices.login_at(session)) is None and not checks.engine():  # nobody would ever have signed in
+        raise ImproperlyConfigured("@require_recent_login needs a session engine of this package.")
     return float("inf") if login_at is None else time.time() - login_at

@@ -3,21 +3,37 @@
 In the session's data, so it is signed or sealed with them and goes with the session::
 
     _login_at  seconds since 1970
+    _login_of  <user id or null>: who has signed in at _login_at, only where that is another than the session's user
     _client    {"ip": <text or null>, "user_agent": <text>}
 
 The IP address is `REMOTE_ADDR`, or what the function of `MULTISESSION_CLIENT_IP` answers; with "anonymize" its network:
 /24 of IPv4, /48 of IPv6. Whatever is no IP address is not recorded. Of the `User-Agent` header 256 printable characters
 are kept.
+
+Not every `login()` is a log-in: somebody of the staff looks in as a user. Such a one is known by
+`not_an_authentication()`, or by what django-hijack puts into the session after its `login()`, which is looked at when
+the session is saved. It changes neither `_login_at` nor the record's `created_at`, though `login()` flushes the session
+of the one user before it makes that of the other, and nobody's limit counts the session.
 """
 
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from django.contrib.auth import SESSION_KEY as USER_ID_KEY
+from django.contrib.sessions.backends.base import SessionBase
 from django.utils.translation import gettext as _
 
+from . import codecs
 from .conf import conf, function
+from .records import Record, to_epoch, utcnow
+
+if TYPE_CHECKING:
+    from .backends.state import SessionState
 
 try:
     import ua_parser
@@ -25,6 +41,8 @@ except ImportError:  # the devices extra
     ua_parser = None  # type: ignore[assignment]
 
 LOGIN_AT_KEY = "_login_at"
+LOGIN_OF_KEY = "_login_of"
+HIJACK_KEY = "hijack_history"  # of django-hijack: primary keys, one more after each take-over, one less after a release
 CLIENT_KEY = "_client"
 LONGEST_USER_AGENT = 256  # characters
 LARGEST_CACHE = 1024
@@ -32,16 +50,115 @@ ANONYMIZE = "anonymize"
 NETWORKS = {4: 24, 6: 48}  # bits that anonymous addresses keep
 
 
+class Login(NamedTuple):
+    """A `login()` that is not saved yet, and what the session was before it."""
+
+    is_one: bool
+    before: dict[str, Any]  # the data
+    user_id: str | None
+    created_at: datetime | None
+
+
 def note_login(request: Any, **_kwargs: object) -> None:
     """A receiver of Django's `user_logged_in`, which is sent before the session is saved. Does no I/O."""
-    from .backends.base import SessionStore
-
-    if not isinstance(session := getattr(request, "session", None), SessionStore):
+    if (session := _own(request)) is None:
         return
+    session._login = login = _login(session)
     session[LOGIN_AT_KEY] = int(time.time())
-    session.pop(CLIENT_KEY, None)
+    for key in (LOGIN_OF_KEY, CLIENT_KEY):
+        session.pop(key, None)
     if conf.TRACK_CLIENT:
         session[CLIENT_KEY] = {"ip": ip_of(request), "user_agent": _printable(request.META.get("HTTP_USER_AGENT", ""))}
+    if not login.is_one:
+        _take_back(session, login)
+
+
+def _own(request: Any) -> "SessionState | None":
+    from .backends.state import SessionState
+
+    session = getattr(request, "session", None)
+    return session if isinstance(session, SessionState) else None
+
+
+def _login(session: "SessionState") -> Login:
+    # From the record's bytes: django-hijack changes its list in place.
+    record = session._record if session.session_key else session._flushed
+    before = session._data_of(record) or {}
+    user_id, created_at = (record.user_id, record.created_at) if record else (None, None)
+    return Login(session._authenticates, before, user_id, created_at)
+
+
+def _take_back(session: "SessionState", login: Login) -> None:
+    """Put in what the session knew of log-ins before."""
+    whose = login.before.get(LOGIN_OF_KEY, login.user_id)
+    for key in (LOGIN_AT_KEY, LOGIN_OF_KEY):
+        session.pop(key, None)
+    if LOGIN_AT_KEY in login.before:
+        session[LOGIN_AT_KEY] = login.before[LOGIN_AT_KEY]
+    if whose != session.get(USER_ID_KEY):
+        session[LOGIN_OF_KEY] = whose
+
+
+@contextmanager
+def not_an_authentication(request: Any) -> Iterator[None]:
+    """See `user_sessions.not_an_authentication()`."""
+    if isinstance(request, SessionBase):
+        raise TypeError("Give the request, not its session.")
+    if (session := _own(request)) is None:
+        yield
+        return
+    before, session._authenticates = session._authenticates, False
+    try:
+        yield
+    finally:
+        session._authenticates = before
+
+
+# For the store, when it saves
+
+
+def settle_login(session: "SessionState") -> None:
+    """Before a save: by now django-hijack has marked the session."""
+    login, data = session._login, session._session_cache
+    if login and login.is_one and data.get(HIJACK_KEY) not in (None, login.before.get(HIJACK_KEY)):
+        session._login = login._replace(is_one=False)
+        _take_back(session, login)
+
+
+def user_before(session: "SessionState", stored: Record) -> str | None:
+    """Whose the session was. Who signs in where somebody has looked in begins a session."""
+    login = session._login
+    return None if login and login.is_one and LOGIN_OF_KEY in login.before else stored.user_id
+
+
+def since(session: "SessionState") -> datetime | None:
+    """The `created_at` that goes on after a `login()` that is no log-in; `None`: it starts anew."""
+    login = session._login
+    return None if login is None or login.is_one else login.created_at or utcnow()
+
+
+# For others
+
+
+def is_looked_into(record: Record) -> bool:
+    """Whether somebody else looks in as the user."""
+    return LOGIN_OF_KEY in codecs.data_of(record)
+
+
+def login_at(session: Any) -> float | None:
+    """When the user has signed in, in seconds since 1970; `None`: that is not known, or it was somebody else.
+
+    `session` may be anything that other middleware has put into the request.
+    """
+    if not isinstance(session, SessionBase | Mapping) or LOGIN_OF_KEY in session:
+        return None
+    at, record = session.get(LOGIN_AT_KEY), getattr(session, "_record", None)
+    if isinstance(at, int | float):
+        return at
+    return to_epoch(record.created_at) / 1000 if isinstance(record, Record) else None  # before the app was installed
+
+
+# From where
 
 
 def ip_of(request: Any) -> str | None:

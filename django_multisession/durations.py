@@ -1,37 +1,62 @@
-"""The values of the purge's options: numbers and durations, from code, a command line or JSON."""
+"""Durations and numbers, as settings and the purge's options take them: from code, a command line or JSON."""
 
 import re
 from datetime import datetime, timedelta
 
 from .exceptions import InvalidOption
-from .records import in_milliseconds, utcnow
+from .records import in_milliseconds
 
 Duration = str | int | float | timedelta
 
-LONGEST = timedelta(days=36_525).total_seconds()  # a hundred years: the calendar begins before that long ago
-UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
+LONGEST = "36525d"  # a hundred years: the calendar begins before that long ago
+UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
 
 
-def as_seconds(name: str, value: Duration) -> float:
-    """Seconds, from a number of them, a timedelta, or text such as 30d, 12h, 90m, 45s and 45."""
+def as_seconds(name: str, value: Duration, longest: str = LONGEST) -> float:
+    """Seconds, from a number of them, a timedelta, or text such as 30d, 12h, 90m, 45s and 50ms. Raises `InvalidOption`.
+
+    Text needs its unit, since of 30 nobody can tell whether days were meant; only 0 is the same in all of them.
+    """
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
-    elif not isinstance(value, bool) and (found := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([dhms]?)", str(value).strip())):
-        seconds = float(found[1]) * UNITS[found[2]]
+    elif isinstance(value, str):
+        seconds = _parsed(name, value.strip())
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = value
     else:
-        raise InvalidOption(name, value, "write a duration as 30d, 12h, 90m, 45s or a number of seconds.")
-    if not 0 <= seconds <= LONGEST:
-        raise InvalidOption(name, value, "write a duration from 0 to 36525d.")
-    return seconds
+        raise InvalidOption(name, value, "write a duration as 30d, 12h, 90m, 45s or 50ms, or a number of seconds.")
+    if not 0 <= seconds <= _parsed(name, longest):  # nor NaN
+        raise InvalidOption(name, value, f"write a duration from 0 to {longest}.")
+    return float(seconds)
 
 
-def as_age(name: str, value: Duration | datetime | None) -> datetime | None:
-    """The moment that long ago, or the very moment."""
+def _parsed(name: str, text: str) -> float:
+    if text == "0":
+        return 0
+    if not (found := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(d|h|m|s|ms)", text)):
+        raise InvalidOption(name, text, "write a duration as 30d, 12h, 90m, 45s or 50ms.")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def written(seconds: float) -> str:
+    """As the shortest text: 90m of 5400."""
+    thousandths = round(seconds * 1000)
+    for unit, length in ((unit, round(each * 1000)) for unit, each in UNITS.items()):
+        if thousandths and not thousandths % length:
+            return f"{thousandths // length}{unit}"
+    return "0"
+
+
+def as_age(name: str, value: Duration | datetime | None) -> float | datetime | None:
+    """Seconds before a now that is not known yet, or the very moment."""
     if value is None:
         return None
-    if isinstance(value, datetime):
-        return in_milliseconds(value)
-    return utcnow() - timedelta(seconds=as_seconds(name, value))
+    return in_milliseconds(value) if isinstance(value, datetime) else as_seconds(name, value)
+
+
+def before(now: datetime, age: float | datetime | None) -> datetime | None:
+    """The moment that an age means."""
+    return now - timedelta(seconds=age) if isinstance(age, int | float) else age
 
 
 def positive(name: str, value: object, at_most: int | None = None) -> int:

@@ -112,7 +112,7 @@ class PayloadUnreadable(MultisessionError):
 
 
 class InvalidOption(MultisessionError, ValueError):
-    """The purge cannot use `value` for the option `name`; `advice` says what it takes."""
+    """The purge cannot use `value` for the option `name`, or as this host's clock; `advice` says what it takes."""
 
     def __init__(self, name: str, value: object, advice: str) -> None:
         super().__init__(name, value, advice)

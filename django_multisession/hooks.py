@@ -6,11 +6,14 @@
     deactivated  ends all
     deleted      ends all
 
-They happen after the commit of the transaction that changes the user, so nobody signs in again before it, and raise
-`EngineUnavailable`: that a session could not be ended must not go unnoticed. `QuerySet.update()`, `bulk_update()` and
-SQL send no signals, so they are not seen.
+They happen after the commit of the transaction that changes the user, so nobody signs in again before it. That a
+session could not be ended must not go unnoticed. Without a transaction `save()` raises, `EngineUnavailable` say. After
+a commit it is a line at level ERROR in the log `django_multisession`, as an exception would keep Django from calling
+all hooks that come later, the site's own too. `delete()` makes a transaction of its own. `QuerySet.update()`,
+`bulk_update()` and SQL send no signals, so they are not seen.
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -21,17 +24,20 @@ from django.contrib.auth import HASH_SESSION_KEY, get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.signals import user_logged_in
 from django.core.exceptions import ImproperlyConfigured
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models.signals import post_delete, post_save
 from django.utils.module_loading import import_string
 
-from . import checks, devices, middleware, user_sessions
+from . import checks, codecs, devices, middleware, user_sessions
 from .conf import conf
+from .exceptions import EngineUnavailable
 from .lifecycle import DEACTIVATED, DELETED, PASSWORD
 from .records import Record
 from .twins import SYNC, run_sync
 
 UID = "django_multisession"
+
+logger = logging.getLogger("django_multisession")
 
 
 def connect() -> None:
@@ -72,7 +78,17 @@ def _end(user: Any, using: str, reason: str, keeps: Callable[[Record], bool] = l
     def end() -> None:
         run_sync(user_sessions.end_all(SYNC, user_id, reason, keeps))
 
-    transaction.on_commit(end, using=using)
+    def end_or_tell() -> None:
+        try:
+            end()
+        except Exception as error:
+            traceback = not isinstance(error, EngineUnavailable)  # what that has to say is in its text
+            logger.error("Sessions of user %s were not ended (%s): %s", user_id, reason, error, exc_info=traceback)
+
+    if connections[using].in_atomic_block:
+        transaction.on_commit(end_or_tell, using=using)
+    else:  # also where the site manages transactions by hand: Django knows of no commit then
+        end()
 
 
 def _keeping(user: Any) -> Callable[[Record], bool]:
@@ -80,7 +96,7 @@ def _keeping(user: Any) -> Callable[[Record], bool]:
 
     def keeps(record: Record) -> bool:
         own_id = user_sessions.own_id_of(middleware.current.get())
-        return record.id == own_id or user_sessions.data_of(record).get(HASH_SESSION_KEY) in hashes
+        return record.id == own_id or codecs.data_of(record).get(HASH_SESSION_KEY) in hashes
 
     return keeps
 

@@ -4,7 +4,9 @@ A store's core coroutines only note what they have done (`Change`), and its publ
 it needs to know the face, which a core coroutine does not. With SQL in a transaction it waits for the commit.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from django.utils.crypto import salted_hmac
@@ -25,6 +27,8 @@ LIMIT = "limit"  # MULTISESSION_MAX_PER_USER, by a newer log-in
 PASSWORD = "password"  # noqa: S105  is none
 DEACTIVATED = "deactivated"
 DELETED = "deleted"
+
+logger = logging.getLogger("django_multisession")
 
 
 class Change(NamedTuple):
@@ -93,4 +97,15 @@ async def _tell(face: Face, gone: Iterable[tuple[str, str | None]], reason: str)
 
 async def _deferred(storage: Any, function: Callable[[], object]) -> bool:
     after_commit = getattr(storage, "after_commit", None)
-    return after_commit is not None and await after_commit(function)
+    return after_commit is not None and await after_commit(partial(_after_commit, function))
+
+
+def _after_commit(function: Callable[[], object]) -> None:
+    """What fails is logged: raised, it would keep Django from calling the hooks that come later, the site's own too."""
+    try:
+        function()
+    except TooManySessions:
+        raise  # an answer, for who has signed in
+    except Exception as error:
+        traceback = not isinstance(error, EngineUnavailable)
+        logger.error("What follows a log-in or log-out has failed after the commit: %s", error, exc_info=traceback)

@@ -25,10 +25,10 @@ def is_over(record: Record) -> bool:
 
 def latest(expires_at: datetime, created_at: datetime, active_at: datetime) -> datetime:
     """The expiry that the limits leave a session which was last active then."""
-    if (idle := conf.IDLE_AGE) is not None:
-        expires_at = min(expires_at, active_at + timedelta(seconds=idle))
-    if (absolute := conf.ABSOLUTE_AGE) is not None:
-        expires_at = min(expires_at, created_at + timedelta(seconds=absolute))
+    for began, age in ((active_at, conf.IDLE_AGE), (created_at, conf.ABSOLUTE_AGE)):
+        # Not the earlier of two moments: of a time in the far future, which a server may keep, the sum has no date.
+        if age is not None and expires_at - began > timedelta(seconds=age):
+            expires_at = began + timedelta(seconds=age)
     return expires_at
 
 

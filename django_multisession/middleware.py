@@ -5,16 +5,18 @@
   the old one is dead.
 - A store that cannot be reached (`EngineUnavailable`) is answered with a 503, and the cookie stays as it is.
 
-Which cookie is sent, and when, is decided by Django's `process_response()`, which runs here as it is.
+Which cookie is sent, and when, is decided by Django's `process_response()`, which runs here as it is. What other
+middleware has put into `request.session`, a dict or a session of another engine, is treated as Django does.
 """
 
 import sys
 from contextvars import ContextVar
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.sessions import middleware
-from django.contrib.sessions.backends.base import UpdateError
+from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.core.signals import got_request_exception
 from django.http import HttpRequest, HttpResponse
@@ -50,7 +52,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         try:
             await _load_to_save(request)
             if self._wants_save(request, response):
-                await request.session.asave()
+                await _asave(request.session)
                 _name(response, request.session)
         except UpdateError as error:
             raise SessionInterrupted(str(error)) from error
@@ -80,7 +82,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
             return False
         status, cookie = response.status_code, request.COOKIES.get(settings.SESSION_COOKIE_NAME)
         request.session = unsaved = _Unsaved(session)
-        if status >= 500 and session.session_key not in (None, cookie):
+        if status >= 500 and getattr(session, "session_key", None) not in (None, cookie):
             response.status_code = 200  # else Django would not tell the browser its new key
         try:
             super().process_response(request, response)
@@ -108,12 +110,18 @@ def _name(response: Any, session: Any) -> None:
     response.cookies[settings.SESSION_COOKIE_NAME] = session.session_key
 
 
+async def _asave(session: Any) -> None:
+    await (session.asave() if hasattr(session, "asave") else sync_to_async(session.save)())
+
+
 async def _load_to_save(request: Any) -> None:
     """Django's code is going to ask for the expiry, which would load the session here and now, in the event loop."""
     session = getattr(request, "session", None)
-    if settings.SESSION_SAVE_EVERY_REQUEST and session is not None and not session.is_empty():
+    if not isinstance(session, SessionBase) or session.is_empty():
+        return
+    if session.modified or settings.SESSION_SAVE_EVERY_REQUEST:
         accessed = session.accessed
-        await session._aget_session()
+        await session._aget_session()  # type: ignore[attr-defined]
         session.accessed = accessed
 
 

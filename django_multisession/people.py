@@ -28,11 +28,18 @@ def by_name(text: str) -> Any:
 
 
 def by_pk(text: str) -> Any:
-    model = get_user_model()
     try:
-        return model._default_manager.filter(pk=model._meta.pk.to_python(text)).first()
-    except ValidationError:
+        return get_user_model()._default_manager.filter(pk=as_pk(text)).first()
+    except LookupError:
         return None
+
+
+def as_pk(text: str) -> Any:
+    """A primary key from its text; of a composite one that is JSON, as `["1", "7"]`. Raises `LookupError`."""
+    try:
+        return get_user_model()._meta.pk.to_python(text)
+    except (ValidationError, ValueError, TypeError) as error:  # the latter two: it is no JSON, or of another form
+        raise LookupError(f"{text!r} is no primary key.") from error
 
 
 def search(text: str, most: int) -> list[Any]:

@@ -19,6 +19,7 @@ from .targets import Sweep, target
 from .twins import ASYNC, SYNC, Face, run_sync, settle
 
 LARGEST_BATCH = 10_000  # more only holds locks for longer; and SQLite takes 32,766 parameters
+LONGEST_PAUSE = "1h"  # where the lease is a row, a purge that is killed keeps others off for so long
 
 # Why a purge ended
 DONE = "done"  # there was nothing left to do
@@ -87,7 +88,12 @@ class Bounds:
             return STOPPED
         if self.max_rows is not None and progress.rows >= self.max_rows:
             return MAX_ROWS
-        if self.max_seconds is not None and progress.seconds + self.wait(progress) >= self.max_seconds:
+        # After the first batch: else a bound that is too short would look like a purge, and nothing would ever go.
+        if (
+            self.max_seconds is not None
+            and progress.batches
+            and progress.seconds + self.wait(progress) >= self.max_seconds
+        ):
             return MAX_SECONDS
         return None
 
@@ -99,7 +105,7 @@ class Bounds:
 
 
 class Options(TypedDict, total=False):
-    """What `purge()` takes. A duration is a number of seconds, a timedelta, or text such as 30d, 12h, 90m, 45s."""
+    """What `purge()` takes. A duration is a number of seconds, a timedelta, or text as 30d, 12h, 90m, 45s, 50ms."""
 
     batch_size: int  # rows per batch (1,000; on SQLite 250)
     max_rows: int | None  # end after so many, exactly
@@ -118,6 +124,9 @@ class Options(TypedDict, total=False):
 
 def purge(**options: Unpack[Options]) -> Purged:
     """Remove the expired sessions in batches. Raises `InvalidOption` and `EngineUnavailable`.
+
+    What goes is decided by the server's clock. Where this host's differs from it by more than the grace, or by a minute
+    where that is less, the purge is refused with `InvalidOption`.
 
     A table that another purge is at is left to that one: the reason is "running" then.
     """
@@ -145,7 +154,7 @@ async def _purge(
         batch_size=positive("batch_size", usual_size if batch_size is None else batch_size, LARGEST_BATCH),
         max_rows=None if max_rows is None else positive("max_rows", max_rows),
         max_seconds=None if max_seconds is None else as_seconds("max_seconds", max_seconds),
-        pause=usual_pause if pause is None else as_seconds("pause", pause),
+        pause=usual_pause if pause is None else as_seconds("pause", pause, LONGEST_PAUSE),
         stop=stop,
     )
     return await _run(found.sweep(face.call, bounds.pause or 0), bounds, face, progress)

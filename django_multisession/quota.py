@@ -9,22 +9,25 @@ look sees all the others: no two can slip through. Who then goes is the same for
              others may be log-ins that are about to refuse themselves: look again, for a while
 """
 
+from collections.abc import Callable
+from inspect import Parameter, signature
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from . import limits, rotation
+from . import codecs, devices, listing
 from .conf import conf, function
 from .exceptions import TooManySessions
 from .records import Record
 from .twins import Face, settle
 
 LOOKS, PAUSE = 25, 0.02  # times, seconds: half a second for others to give way
+POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 async def surplus(face: Face, storage: Any, record: Record, user_id: str) -> list[Record]:
     """What a log-in evicts. Raises `TooManySessions` if it is refused, having removed its record."""
-    if (limit := await _limit(face, user_id)) is None:
+    if (limit := await _limit(face, record, user_id)) is None:
         return []
     if conf.ON_MAX == "refuse":
         await _admit(face, storage, record, user_id, limit)
@@ -33,14 +36,25 @@ async def surplus(face: Face, storage: Any, record: Record, user_id: str) -> lis
     return live[: max(0, len(live) - limit)]
 
 
-async def _limit(face: Face, user_id: str) -> int | None:
+async def _limit(face: Face, record: Record, user_id: str) -> int | None:
     limit = conf.MAX_PER_USER
     if limit is None or isinstance(limit, int):
         return limit
-    found: int | None = await settle(face.call(function(limit), user_id))
+    ask = function(limit)
+    arguments = (user_id, codecs.data_of(record)) if _takes_data(ask) else (user_id,)
+    found: int | None = await settle(face.call(ask, *arguments))
     if found is not None and not isinstance(found, int):
         raise ImproperlyConfigured(f"MULTISESSION_MAX_PER_USER answered {found!r}: no number of sessions, nor None.")
     return found
+
+
+def _takes_data(ask: Callable[..., Any]) -> bool:
+    """Whether a second argument is wanted, not just possible: `lambda user_id, most=3` has ever been given one."""
+    try:
+        parameters = [each for each in signature(ask).parameters.values() if each.kind in POSITIONAL]
+    except ValueError:  # some of C's
+        return False
+    return len(parameters) > 1 and (parameters[1].default is Parameter.empty or parameters[1].name == "data")
 
 
 async def _admit(face: Face, storage: Any, record: Record, user_id: str, limit: int) -> None:
@@ -56,6 +70,7 @@ async def _admit(face: Face, storage: Any, record: Record, user_id: str, limit: 
 
 
 async def _live(storage: Any, user_id: str) -> list[Record]:
-    """The user's sessions, the oldest log-in first."""
-    live = [record for record in await storage.of_user(user_id) if not limits.is_over(record)]
-    return sorted(rotation.each_once(live), key=lambda record: (record.created_at, record.id))
+    """The user's sessions, the oldest log-in first, but those in which somebody else looks in."""
+    live = await listing.live(storage, await listing.of_user(storage, user_id))
+    counted = [record for record in live if not devices.is_looked_into(record)]
+    return sorted(counted, key=lambda record: (record.created_at, record.id))

@@ -1,6 +1,7 @@
 """The Redis client that the settings name, and its asynchronous twin."""
 
 import inspect
+import socket
 from typing import Any
 
 import redis
@@ -12,6 +13,7 @@ from django.utils.module_loading import import_string
 from django_redis import get_redis_connection
 
 from .conf import conf
+from .exceptions import EngineUnavailable
 
 # Connection options that are objects of the synchronous client, or notes that a pool makes for itself.
 SYNCHRONOUS = {"parser_class", "retry", "redis_connect_func", "event_dispatcher", "himport_registry", "connection_pool"}
@@ -34,6 +36,8 @@ def _of_setting(setting: str) -> Any:
         if "://" not in setting:
             return import_string(setting)()
         return redis.Redis.from_url(setting, socket_timeout=conf.TIMEOUT, socket_connect_timeout=conf.TIMEOUT)
+    except (redis.RedisError, ConnectionError, TimeoutError, socket.gaierror) as error:  # a function's, that looked
+        raise EngineUnavailable(f"Redis: {error}") from error
     except (ImportError, TypeError, ValueError) as error:
         raise ImproperlyConfigured(
             f"MULTISESSION_REDIS is neither a Redis URL nor the path of a function that returns a client: {error}"

@@ -22,7 +22,7 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.utils import flatten_fieldsets, quote, unquote
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -104,6 +104,7 @@ class SessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             sessions=sessions[:MOST_SHOWN],
             more=max(0, len(sessions) - MOST_SHOWN),
             complete=sessions.complete,
+            foreign=sessions.foreign,
             can_end=self.has_delete_permission(request),
             own=any(session.is_current for session in sessions),
             others=any(not session.is_current for session in sessions),
@@ -254,8 +255,8 @@ def _user_and_sessions(request: HttpRequest, user_id: str) -> tuple[Any, UserSes
     """Of somebody who was deleted, sessions may be left: then the user is an object that has a primary key only."""
     model = get_user_model()
     try:
-        pk = model._meta.pk.to_python(unquote(user_id))
-    except ValidationError as error:
+        pk = people.as_pk(unquote(user_id))
+    except LookupError as error:
         raise Http404 from error
     user = model._default_manager.filter(pk=pk).first()
     sessions = user_sessions.sessions_of(user or pk, request)
@@ -288,7 +289,7 @@ def _end_one(request: HttpRequest, user: Any, session: UserSession) -> None:
 
 def _end_all(request: HttpRequest, users: Iterable[Any]) -> None:
     """All but the one of this request: an admin who ends everybody's stays to see what came of it."""
-    done, counts = list[Any](), list[int]()
+    done, counts, foreign = list[Any](), list[int](), list[int]()
 
     def end(user: Any) -> Revoked:
         done.append(user)  # before it is: half of them may be gone when the store fails
@@ -296,10 +297,11 @@ def _end_all(request: HttpRequest, users: Iterable[Any]) -> None:
         if not revoked.ended:
             done.pop()
         counts.append(revoked.ended)
+        foreign.append(revoked.foreign)
         return revoked
 
     try:
-        in_doubt = [user for user in users if not end(user).complete]
+        in_doubt = [user for user in users if _may_miss(end(user))]
         found_all = not in_doubt or _look_through(in_doubt)
         for user in in_doubt:
             end(user)
@@ -308,10 +310,19 @@ def _end_all(request: HttpRequest, users: Iterable[Any]) -> None:
     total = sum(counts)
     text = ngettext("%(sessions)s session was ended.", "%(sessions)s sessions were ended.", total)
     messages.success(request, text % {"sessions": grouped(total)})
+    if any(foreign):
+        messages.warning(
+            request, _("The store has records that none of this site's keys has made: they are left alone.")
+        )
     if not found_all:
         messages.warning(
             request, _("There may be more: “manage.py sessions revoke-all --user NAME --repair” finds them.")
         )
+
+
+def _may_miss(revoked: Revoked) -> bool:
+    """Whether sessions may be found by a look through the store: not if `complete` is `None` for what others made."""
+    return revoked.complete is False or (revoked.complete is None and not revoked.foreign)
 
 
 def _look_through(users: list[Any]) -> bool:

@@ -1,7 +1,7 @@
 """What the stored sessions are like, counted in one pass over `Storage.scan()`, on any engine.
 
-The pass keeps counts, the ids of the users it has met, and no session. Payloads are opened for the names of their
-top-level keys only, as what the site itself wrote: one that cannot be read is counted as such. Redis may show a session
+The pass keeps counts, the ids of the users it has met, and no session. What it counts says `listing.py`. Payloads are
+opened for the names of their top-level keys only; one that cannot be read is counted as such. Redis may show a session
 twice that moved during the pass, so its numbers may be a little high.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from . import codecs, devices, limits, user_sessions
+from . import codecs, devices, limits, listing, user_sessions
 from .exceptions import PayloadUnreadable
 from .records import Page, Record, utcnow
 from .twins import run_sync
@@ -45,8 +45,9 @@ class Bin(NamedTuple):
 class Statistics:
     """Sizes are those of stored payloads in bytes, ages count from the log-in, days are the site's.
 
-    `complete` is `False` if the pass ended at a bound. `names` are top-level keys, with the number of their sessions.
-    `devices` are those recorded at log-ins, `UNKNOWN` of those that say nothing of use.
+    `complete` is `False` if the pass ended at a bound. `foreign` records were made with none of this site's keys: they
+    count nowhere else. `names` are top-level keys, with the number of their sessions. `devices` are those recorded at
+    log-ins, `UNKNOWN` of those that say nothing of use.
     """
 
     sessions: int = 0
@@ -55,6 +56,7 @@ class Statistics:
     bytes: int = 0
     largest: int = 0
     unreadable: int = 0
+    foreign: int = 0
     complete: bool = True
     seconds: float = 0.0
     sizes: list[Bin] = field(default_factory=list)
@@ -104,16 +106,17 @@ class _Tally:
 
     def __init__(self) -> None:
         self.now, self.serializer = utcnow(), user_sessions.store()().serializer
-        self.seen = self.largest = self.bytes = self.anonymous = self.unreadable = 0
+        self.seen = self.largest = self.bytes = self.anonymous = self.unreadable = self.foreign = 0
         self.users = set[str]()
         self.sizes, self.ages, self.idle = ([0] * (len(bounds) + 1) for bounds in (SIZES, AGES, IDLE))
         self.log_ins, self.expiries = Counter[date](), Counter[date]()
         self.devices, self.names = Counter[str](), Counter[str]()
 
     def take(self, records: list[Record]) -> None:
-        for record in records:
-            if not limits.is_over(record):
-                self._take(record)
+        ours = listing.ours(records)
+        self.foreign += len(records) - len(ours)
+        for record in run_sync(listing.live(user_sessions.store().storage, ours)):
+            self._take(record)
 
     def _take(self, record: Record) -> None:
         self.seen += 1
@@ -154,6 +157,7 @@ class _Tally:
             bytes=self.bytes,
             largest=self.largest,
             unreadable=self.unreadable,
+            foreign=self.foreign,
             complete=complete,
             seconds=seconds,
             sizes=_bins(SIZES, self.sizes),

@@ -40,7 +40,7 @@ from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from .exceptions import EngineUnavailable, InvalidOption
-from .records import EPOCH, utcnow
+from .records import EPOCH, from_epoch, utcnow
 from .twins import settle
 
 Call = Callable[..., Any]
@@ -307,6 +307,26 @@ def _between(table: Table, first: datetime | None, end: datetime, at_most: int) 
         within &= table.where(gte=table.moment(first))
     # The expiry alone, in its order: with the primary key, or in any order, the server would read the table too.
     return int(table.rows().filter(within).order_by(table.expiry).values(table.expiry)[:at_most].count())
+
+
+# Milliseconds since 1970, now rather than at the beginning of the transaction.
+CLOCKS = {
+    "postgresql": "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint",
+    "mysql": "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000",
+    "oracle": """
+        SELECT (CAST(SYS_EXTRACT_UTC(SYSTIMESTAMP) AS DATE) - DATE '1970-01-01') * 86400000 FROM DUAL
+        """,
+}
+
+
+def clock(alias: str) -> datetime:
+    """Now in UTC by the clock of the database; SQLite has none but the host's. Raises `django.db.Error`."""
+    connection = connections[alias]
+    if connection.vendor not in CLOCKS:
+        return utcnow()
+    with connection.cursor() as cursor:
+        cursor.execute(CLOCKS[connection.vendor])
+        return from_epoch(int(cursor.fetchone()[0]))
 
 
 async def asking(call: Call, alias: str, function: Call, *arguments: Any) -> Any:

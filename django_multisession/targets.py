@@ -13,11 +13,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, connections, router, transaction
 from django.utils.module_loading import import_string
 
+from .asked import Asked
 from .durations import Duration, as_age, as_seconds
 from .exceptions import InvalidOption
 from .lease import Lease
 from .records import utcnow
-from .sweep import Batch, Criteria, Position, Table, ages, asking, batch, count, days, table_of
+from .sweep import Batch, Criteria, Position, Table, ages, asking, batch, clock, count, days, table_of
 from .twins import run_sync
 
 GRACE = timedelta(hours=1)
@@ -49,9 +50,14 @@ class Sweep(Protocol):
 class Target:
     """`table`, or `storage` where there is none."""
 
-    criteria: Criteria
+    asked: Asked
     table: Table | None = None
     storage: Any = None
+
+    @property
+    def criteria(self) -> Criteria:
+        """By this host's clock: for what removes nothing."""
+        return self.asked.at(utcnow())
 
     @property
     def pace(self) -> tuple[int, float | None]:
@@ -64,33 +70,41 @@ class Target:
 
     def count(self, at_most: int | None = None) -> int | None:
         """How many rows a sweep will look at. Raises `EngineUnavailable`."""
-        return int(self._ask(count, at_most)) if self.table else None
+        return int(self._ask(count, self.criteria, at_most)) if self.table else None
+
+    def live(self, at_most: int | None = None) -> int:
+        """How many live sessions would go, of `at_most`. Raises `EngineUnavailable`, and `InvalidOption` as a purge."""
+        return int(self._by_server(self._live, at_most)) if self.table and self.criteria.live_too else 0
+
+    def _live(self, table: Table, criteria: Criteria, at_most: int | None) -> int:
+        now = criteria.before + timedelta(seconds=self.asked.grace)
+        return int(table.matching(criteria).filter(table.where(gte=table.moment(now)))[:at_most].count())
 
     def days(self) -> dict[date, int]:
-        """How many would go, by day of expiry. Raises `EngineUnavailable`."""
-        return dict(self._ask(days)) if self.table else {}
+        """How many would go, by day of expiry. Raises `EngineUnavailable`, and `InvalidOption` as a purge."""
+        return dict(self._by_server(days)) if self.table else {}
 
     def ages(self, days: int, at_most: int) -> list[int]:
         """How many expired on each of the last days, and before; see `sweep.ages()`. Raises `EngineUnavailable`."""
-        return list(self._ask(ages, days, at_most)) if self.table else []
+        return list(self._ask(ages, self.criteria, days, at_most)) if self.table else []
 
     def sweep(self, call: Call, pause: float) -> Sweep:
         if self.table:
-            return TableSweep(self.table, self.criteria, call, pause)
-        return StorageSweep(self.storage, self.criteria.before, self.by_server)
+            return TableSweep(self.table, self.asked, call, pause)
+        return StorageSweep(self.storage, self.asked, self.by_server)
+
+    def _by_server(self, function: Call, *arguments: Any) -> Any:
+        assert self.table
+        since, alias = utcnow(), self.table.alias
+        return self._ask(function, self.asked.by(run_sync(asking(_called, alias, clock, alias)), since), *arguments)
 
     def _ask(self, function: Call, *arguments: Any) -> Any:
         assert self.table
-        return run_sync(
-            asking(
-                lambda function, *rest: function(*rest),
-                self.table.alias,
-                function,
-                self.table,
-                self.criteria,
-                *arguments,
-            )
-        )
+        return run_sync(asking(_called, self.table.alias, function, self.table, *arguments))
+
+
+def _called(function: Call, *arguments: Any) -> Any:
+    return function(*arguments)
 
 
 def target(
@@ -107,9 +121,9 @@ def target(
     """Find what the options of `purge()` mean; `face` is the store's attribute with its storage."""
     if not isinstance(anonymous_only, bool):  # the text "false", as someone may write in JSON, would be true
         raise InvalidOption("anonymous_only", anonymous_only, "write true or false.")
-    criteria = Criteria(
-        before=utcnow() - timedelta(seconds=as_seconds("grace", grace)),
-        updated_before=as_age("older_than", older_than),
+    asked = Asked(
+        grace=as_seconds("grace", grace),
+        older_than=as_age("older_than", older_than),
         created_before=as_age("created_before", created_before),
         anonymous_only=anonymous_only,
     )
@@ -118,7 +132,7 @@ def target(
         _refuse(older_than=older_than, created_before=created_before, anonymous_only=anonymous_only)
     if not table:
         _refuse(database=database)
-    return Target(criteria, table, storage)
+    return Target(asked, table, storage)
 
 
 def _of_model(model: Any, database: str | None) -> tuple[Table | None, Any]:
@@ -156,14 +170,16 @@ class TableSweep:
 
     by_server = False
 
-    def __init__(self, table: Table, criteria: Criteria, call: Call, pause: float) -> None:
-        self.table, self.criteria, self.call = table, criteria, call
+    def __init__(self, table: Table, asked: Asked, call: Call, pause: float) -> None:
+        self.table, self.asked, self.call = table, asked, call
         self.name = table.name
         self.lease = Lease(table.alias, table.name, pause)
         self.position: Position | None = None
 
     async def start(self) -> bool:
-        """`False`: another purge has the lease."""
+        """`False`: another purge has the lease. Raises `InvalidOption` where the clocks differ."""
+        since = utcnow()
+        self.criteria = self.asked.by(await self._ask(clock, self.table.alias), since)
         return bool(await self._ask(self.lease.acquire))
 
     async def batch(self, size: int, most: int) -> Batch | None:
@@ -215,14 +231,21 @@ def record(table: str, started: datetime, purged: Any) -> None:
 
 
 class StorageSweep:
-    """Needs no lease: the server sees to it that of two purges each removes other records."""
+    """Needs no lease: the server sees to it that of two purges each removes other records.
+
+    A storage whose `purge(before, limit)` goes by that moment has `async def clock() -> datetime | None`, the server's
+    now in UTC; one whose server looks at its own clock needs none.
+    """
 
     name = "the session store"
 
-    def __init__(self, storage: Any, before: datetime, by_server: bool) -> None:
-        self.storage, self.before, self.by_server = storage, before, by_server
+    def __init__(self, storage: Any, asked: Asked, by_server: bool) -> None:
+        self.storage, self.asked, self.by_server = storage, asked, by_server
 
     async def start(self) -> bool:
+        since = utcnow()
+        server = await self.storage.clock() if hasattr(self.storage, "clock") else None
+        self.before = (self.asked.by(server, since) if server else self.asked.at(since)).before
         return True
 
     async def batch(self, size: int, most: int) -> Batch:

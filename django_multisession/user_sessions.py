@@ -7,16 +7,21 @@ where it has been lost (the request's own session is not in it); `None` where th
 as it is for one who has no sessions, or the server has evicted keys). Then `repair_index()` looks through all sessions
 and makes it again.
 
-    sessions_of(), count()  one round trip (Redis: two; MongoDB: more beyond 16 MB), however many sessions
+It is `None` too where the store has `foreign` records of a user of that id, made with none of this site's keys. They
+are left alone: what is listed, what is counted and what is ended says `listing.py`.
+
+    sessions_of(), count()  one round trip (Redis: two; MongoDB: more beyond 16 MB), however many sessions; and one to
+                            ask the server's clock, where there is something that has expired by this host's
     revoke()                one more
     revoke_all()            lists and removes, until nothing new is found (Redis: and one about its index)
     revoke_everyone()       pages through all sessions, as repair_index() does
 """
 
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -26,10 +31,9 @@ from django.contrib.auth import get_user_model
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.utils import timezone
-from django.utils.module_loading import import_string
 
-from . import codecs, devices, lifecycle, limits
-from .exceptions import PayloadUnreadable
+from . import devices, lifecycle, limits, listing
+from .codecs import data_of
 from .lifecycle import REVOKED, handle
 from .records import Record, identify
 from .twins import ASYNC, SYNC, Face, run_sync
@@ -37,6 +41,7 @@ from .twins import ASYNC, SYNC, Face, run_sync
 ROUNDS = 10  # at most: each beyond the second means that somebody has signed in meanwhile
 PAGE = 1000  # records
 REPAIR_PAGES = 50  # in one request: of about 1,000 sessions, or of 20,000 keys where few of them are sessions
+EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)  # that any time zone can say
 NOBODY = ""  # no session is stored with it, and any server takes it: other text could have a NUL, say
 
 logger = logging.getLogger("django_multisession")
@@ -64,19 +69,27 @@ class UserSession:
 
 
 class UserSessions(list[UserSession]):
-    """What `sessions_of()` gives. Where nothing is listed, `complete` is `None` if the engine can lose its index."""
+    """What `sessions_of()` gives. Where nothing is listed, `complete` is `None` if the engine can lose its index.
 
-    def __init__(self, sessions: Iterable[UserSession] = (), complete: bool | None = True) -> None:
+    `foreign`: so many records of this user id are not of this site, and `complete` is `None`.
+    """
+
+    def __init__(self, sessions: Iterable[UserSession] = (), complete: bool | None = True, foreign: int = 0) -> None:
         super().__init__(sessions)
         self.complete = complete
+        self.foreign = foreign
 
 
 @dataclass(frozen=True)
 class Revoked:
-    """How many sessions were `ended`, and whether the index from which they were taken was `complete`."""
+    """How many sessions were `ended`, and whether the index from which they were taken was `complete`.
+
+    `foreign`: so many records of this user id are not of this site; they were left alone, and `complete` is `None`.
+    """
 
     ended: int
     complete: bool | None = True
+    foreign: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -147,30 +160,43 @@ async def arepair_index(user: Any = None, after: str | None = None, pages: int |
     return await _repair_index(ASYNC, user, after, pages)
 
 
+@contextmanager
+def not_an_authentication(request: Any) -> Iterator[None]:
+    """A `login()` or `alogin()` within is none: somebody of the staff looks in as a user, say.
+
+    `@require_recent_login` and `MULTISESSION_ABSOLUTE_AGE` go on as before, `MULTISESSION_MAX_PER_USER` does not count
+    the session, and no `session_started` is sent. Raises `TypeError` for a session.
+    """
+    with devices.not_an_authentication(request):
+        yield
+
+
 # Core
 
 
 async def _sessions_of(face: Face, user: Any, request: Any) -> UserSessions:
     storage, user_id, own_id = _storage(face), user_id_of(user), own_id_of(request)
-    records = _live(await storage.of_user(user_id))
-    own = getattr(getattr(request, "session", None), "_record", None)
+    held = await listing.of_user(storage, user_id)
+    records = await listing.live(storage, held)
+    own = own_record_of(request)
     can_miss = _can_miss(storage, user_id)
-    complete = _all_listed(storage) if records or not can_miss else None
+    complete = _unless_foreign(user_id, held.foreign, listing.complete(storage) if records or not can_miss else None)
     if can_miss and own and own.id == own_id and own.user_id == user_id and own_id not in {each.id for each in records}:
         complete = _lost(user_id)
-        records += _live([own])
+        records += await listing.live(storage, [own])
     records.sort(key=lambda record: (record.updated_at, record.created_at), reverse=True)
-    return UserSessions((_described(record, own_id) for record in records), complete)
+    return UserSessions((_described(record, own_id) for record in records), complete, held.foreign)
 
 
 async def _count(face: Face, user: Any) -> int:
-    return len(_live(await _storage(face).of_user(user_id_of(user))))
+    storage = _storage(face)
+    return len(await listing.live(storage, await listing.of_user(storage, user_id_of(user))))
 
 
 async def _revoke(face: Face, user: Any, id: str) -> bool:
     storage = _storage(face)
-    found = [record for record in await storage.of_user(user_id_of(user)) if handle(record.id) == id]
-    return bool(await lifecycle.end(face, storage, found, REVOKED))
+    held = await listing.of_user(storage, user_id_of(user))
+    return bool(await _end(face, storage, [record for record in held if handle(record.id) == id], REVOKED))
 
 
 async def _revoke_all(face: Face, user: Any, keep: Any) -> Revoked:
@@ -181,46 +207,49 @@ async def _revoke_all(face: Face, user: Any, keep: Any) -> Revoked:
         kept.append(own := record.id == own_id)
         return own
 
-    ended = await end_all(face, user_id, REVOKED, keeps, own_id)
+    revoked = await end_all(face, user_id, REVOKED, keeps, own_id)
     if not _can_miss(storage, user_id):
-        return Revoked(ended, _all_listed(storage))
+        return revoked
     own = await storage.read(own_id) if own_id and not any(kept) else None
     if own and own.user_id == user_id:
-        return Revoked(ended, _lost(user_id))
-    return Revoked(ended, None if await storage.may_miss(user_id) else True)
+        return replace(revoked, complete=_lost(user_id))
+    return replace(revoked, complete=None) if await storage.may_miss(user_id) else revoked
 
 
 async def end_all(
     face: Face, user_id: str, reason: str, keeps: Callable[[Record], bool], kept: str | None = None
-) -> int:
+) -> Revoked:
     """A core coroutine, for others to give a reason. Ends when there is nothing new: a log-in of meanwhile is found.
 
     `kept`: the id of a session that stays, which a list may not have.
     """
     storage, ended = _storage(face), 0
-    await _tell_movers(storage, user_id, kept, reason)
+    await listing.end_unlisted(storage, user_id, kept, reason == lifecycle.PASSWORD)
     for _ in range(ROUNDS):
-        found = [record for record in await storage.of_user(user_id) if not keeps(record)]
+        held = await listing.of_user(storage, user_id)
+        found = [record for record in held if not keeps(record)]
         if not found:
             break
-        ended += await lifecycle.end(face, storage, found, reason)
-    return ended
+        ended += await _end(face, storage, found, reason)
+    return Revoked(ended, _unless_foreign(user_id, held.foreign, listing.complete(storage)), held.foreign)
+
+
+async def _end(face: Face, storage: Any, records: list[Record], reason: str) -> int:
+    """End sessions. What has expired is removed too, as a host with a slow clock takes it; but it has ended already."""
+    leftovers = {record.id for record in await listing.expired(storage, records)}
+    if leftovers:
+        await storage.remove(leftovers)
+    return await lifecycle.end(face, storage, [each for each in records if each.id not in leftovers], reason)
 
 
 async def _revoke_everyone(face: Face) -> int:
     storage, after, ended = _storage(face), None, 0
-    await _tell_movers(storage, None, None, REVOKED)
+    await listing.end_unlisted(storage, None)
     while True:
         page = await storage.scan(after, PAGE)
-        ended += await lifecycle.end(face, storage, [record for record in page if record.user_id], REVOKED)
+        ended += await _end(face, storage, [each for each in listing.ours(page) if each.user_id], REVOKED)
         if (after := page.next) is None:
             return ended
-
-
-async def _tell_movers(storage: Any, user_id: str | None, kept: str | None, reason: str) -> None:
-    """While sessions move from another engine, some may be in no list: what is taken over later is ended then."""
-    if hasattr(storage, "end_user"):
-        await storage.end_user(user_id, kept, password=reason == lifecycle.PASSWORD)
 
 
 async def _repair_index(face: Face, user: Any, after: str | None, pages: int | None) -> Repaired:
@@ -228,7 +257,7 @@ async def _repair_index(face: Face, user: Any, after: str | None, pages: int | N
     indexed = looked_at = 0
     while hasattr(storage, "index") and looked_at != pages:
         page = await storage.scan(after, PAGE)
-        indexed += await storage.index([record for record in page if user_id in (None, record.user_id)])
+        indexed += await storage.index([each for each in listing.ours(page) if user_id in (None, each.user_id)])
         after, looked_at = page.next, looked_at + 1
         if after is None:
             break
@@ -241,13 +270,15 @@ async def _repair_index(face: Face, user: Any, after: str | None, pages: int | N
 def user_id_of(user: Any) -> str:
     """The text by which sessions know a user. Raises `ValueError` for one that has no primary key."""
     pk = getattr(user, "pk", user)
-    if pk is None or pk == "":
+    if pk is None or pk == "" or (isinstance(pk, tuple) and None in pk):
         raise ValueError(f"{user!r} has no primary key, so no sessions of its own.")
-    field: Any = (user if hasattr(user, "_meta") else get_user_model())._meta.pk
+    key: Any = (user if hasattr(user, "_meta") else get_user_model())._meta.pk
     try:
-        return str(field.value_to_string(SimpleNamespace(**{field.attname: field.to_python(pk)})))
-    except (ValidationError, OverflowError):
+        user_id = str(key.value_to_string(SimpleNamespace(**{key.attname: key.to_python(pk)})))
+        user_id.encode()  # as every server has it
+    except (ValidationError, ValueError, TypeError, OverflowError):
         return NOBODY
+    return user_id
 
 
 def store() -> Any:
@@ -272,27 +303,32 @@ def own_id_of(request: Any) -> str | None:
     if isinstance(request, SessionBase):
         raise TypeError("Give the request, not its session.")
     key = getattr(getattr(request, "session", None), "session_key", None)
-    return identify(key) if key else None
+    return identify(key) if key and isinstance(key, str) else None
 
 
-def _live(records: Iterable[Record]) -> list[Record]:
-    return [record for record in records if not limits.is_over(record)]
+def own_record_of(request: Any) -> Record | None:
+    """What a request has loaded; `None` where other middleware has put something else into its session."""
+    record = getattr(getattr(request, "session", None), "_record", None)
+    return record if isinstance(record, Record) else None
 
 
 def _can_miss(storage: Any, user_id: str) -> bool:
     return hasattr(storage, "index") and user_id != NOBODY
 
 
-def _all_listed(storage: Any) -> bool | None:
-    """`None` while sessions may lie where they cannot be listed: see `backends.moving`."""
-    complete: bool | None = getattr(storage, "complete", True)
-    return complete
-
-
 def _lost(user_id: str) -> bool:
     """What `complete` is then; the log is told."""
     logger.error("The index of the sessions of user %s has been lost, at least in part: run repair_index().", user_id)
     return False
+
+
+def _unless_foreign(user_id: str, foreign: int, complete: bool | None) -> bool | None:
+    """What `complete` is; the log is told of what is not this site's."""
+    if not foreign:
+        return complete
+    message = "%d records of user %s were made with none of this site's keys: they are left alone."
+    logger.warning(message, foreign, user_id)
+    return None
 
 
 def _described(record: Record, own_id: str | None) -> UserSession:
@@ -310,12 +346,5 @@ def _described(record: Record, own_id: str | None) -> UserSession:
 
 
 def _local(moment: datetime) -> datetime:
+    moment = min(max(moment, EARLIEST), LATEST)  # whatever the store says, and "never expires" as datetime.max
     return moment if settings.USE_TZ else timezone.make_naive(moment)
-
-
-def data_of(record: Record) -> dict[str, Any]:
-    """The session's data, or none: one that cannot be read is listed all the same, and can be ended."""
-    try:
-        return codecs.decode(record.payload, record.id, import_string(settings.SESSION_SERIALIZER))
-    except PayloadUnreadable:
-        return {}

@@ -10,7 +10,7 @@ the time is there: a server that has evicted keys, whosever they were, would lea
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from functools import wraps
 from typing import Any
 
@@ -20,6 +20,7 @@ from django.contrib import messages
 from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import redirect_to_login
+from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -29,7 +30,16 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST, require_safe
 
-from .user_sessions import REPAIR_PAGES, UserSession, UserSessions, repair_index, revoke, revoke_all, sessions_of
+from .user_sessions import (
+    REPAIR_PAGES,
+    Revoked,
+    UserSession,
+    UserSessions,
+    repair_index,
+    revoke,
+    revoke_all,
+    sessions_of,
+)
 
 PAGE = "django_multisession:user_sessions"
 MOST_SHOWN = 50  # sessions
@@ -48,8 +58,8 @@ def user_sessions(request: HttpRequest) -> HttpResponse:
         "sessions": shown,
         "more": len(sessions) - len(shown),
         "others": sum(not each.is_current for each in sessions),
-        "incomplete": _is_incomplete(request, sessions.complete),
-        "repairing": bool(request.session.get(REPAIR_FROM)),
+        "incomplete": _is_incomplete(request, sessions),
+        "repairing": bool(_memory(request).get(REPAIR_FROM)),
     }
     return render(request, "django_multisession/user_sessions.html", context)
 
@@ -59,12 +69,20 @@ def _shown(sessions: UserSessions) -> list[UserSession]:
     return [each for number, each in enumerate(sessions) if number < MOST_SHOWN or each.is_current]
 
 
-def _is_incomplete(request: HttpRequest, complete: bool | None) -> bool:
-    known = request.session.get(REPAIR_FROM)
+def _is_incomplete(request: HttpRequest, found: UserSessions | Revoked) -> bool:
+    complete = True if found.foreign and found.complete is None else found.complete  # no repair finds more of others'
+    memory = _memory(request)
+    known = memory.get(REPAIR_FROM)
     sure = isinstance(known, int) and time.time() - known < SURE_FOR
     if complete is False or (complete is None and not sure):
-        request.session[REPAIR_FROM] = known if isinstance(known, str) else ""
-    return isinstance(request.session.get(REPAIR_FROM), str)
+        memory[REPAIR_FROM] = known if isinstance(known, str) else ""
+    return isinstance(memory.get(REPAIR_FROM), str)
+
+
+def _memory(request: HttpRequest) -> Any:
+    """The session. Where other middleware has put something else there, it is as good as empty."""
+    session = getattr(request, "session", None)
+    return session if isinstance(session, SessionBase | MutableMapping) else {}
 
 
 def _for_signed_in(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
@@ -89,7 +107,7 @@ def end(request: HttpRequest, id: str) -> HttpResponse:
         return _sign_out(request)
     if revoke(request.user, id):
         _tell(request, messages.SUCCESS, _("The session was ended."))
-    elif _is_incomplete(request, sessions.complete):
+    elif _is_incomplete(request, sessions):
         _tell(request, messages.WARNING, _("This session was not found, but the list may be incomplete."))
     else:  # not an error: without JavaScript nothing keeps a button from being pressed twice
         _tell(request, messages.WARNING, _("There is no such session, or it has ended already."))
@@ -101,7 +119,7 @@ def end(request: HttpRequest, id: str) -> HttpResponse:
 @_for_signed_in
 def end_others(request: HttpRequest) -> HttpResponse:
     revoked = revoke_all(request.user, keep=request)
-    incomplete = _is_incomplete(request, revoked.complete)
+    incomplete = _is_incomplete(request, revoked)
     text = ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", revoked.ended)
     _tell(request, messages.WARNING if incomplete else messages.SUCCESS, text % {"count": revoked.ended})
     if incomplete:
@@ -114,12 +132,13 @@ def end_others(request: HttpRequest) -> HttpResponse:
 @_for_signed_in
 def repair(request: HttpRequest) -> HttpResponse:
     """Look through a part of all sessions for those of the user that the list misses."""
-    if not isinstance(request.session.get(REPAIR_FROM), str):  # nothing is known to be missing: pressed twice, say
+    memory = _memory(request)
+    if not isinstance(memory.get(REPAIR_FROM), str):  # nothing is known to be missing: pressed twice, say
         return redirect(PAGE)
-    repaired = repair_index(request.user, request.session[REPAIR_FROM] or None, REPAIR_PAGES)
+    repaired = repair_index(request.user, memory[REPAIR_FROM] or None, REPAIR_PAGES)
     text = ngettext("%(count)d session was found.", "%(count)d sessions were found.", repaired.indexed)
     _tell(request, messages.INFO, text % {"count": repaired.indexed})
-    request.session[REPAIR_FROM] = int(time.time()) if repaired.next is None else repaired.next
+    memory[REPAIR_FROM] = int(time.time()) if repaired.next is None else repaired.next
     if repaired.next is None:
         _tell(request, messages.SUCCESS, _("The list is complete again."))
     return redirect(PAGE)

@@ -41,12 +41,12 @@ class MemoryStorage:
         return sum(self.records.pop(id, None) is not None for id in ids)
 
     async def of_user(self, user_id: str) -> list[Record]:
-        return [r for r in list(self.records.values()) if r.user_id == user_id and r.is_live(utcnow())]
+        return [record for record in list(self.records.values()) if record.user_id == user_id]
 
     async def scan(self, after: str | None, limit: int) -> Page:
         ids = sorted(id for id in self.records if id > (after or ""))
-        live = [r for id in ids[:limit] if (r := await self.read(id))]
-        return Page(live, next=ids[limit - 1] if len(ids) > limit else None)
+        found = [record for id in ids[:limit] if (record := self.records.get(id))]
+        return Page(found, next=ids[limit - 1] if len(ids) > limit else None)
 
     async def purge(self, before: datetime, limit: int) -> int:
         expired = [r.id for r in list(self.records.values()) if r.expires_at < before]

@@ -1,6 +1,7 @@
 """Each check fires, by its number, and is silent beside a right configuration."""
 
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from django.test import override_settings
 from django.test.utils import captured_stderr
 from redis import Redis
 
-from django_multisession import checks, db_checks, redis_checks
+from django_multisession import checks, db_checks, foreign_checks, redis_checks
 from django_multisession.conf import NAMES
 from django_multisession.middleware import SessionMiddleware
 from example_project.servers import RedisServer
@@ -64,7 +65,7 @@ def test_and_so_it_is_when_deployed(name: str) -> None:
 
 def test_the_list_of_numbers_is_complete() -> None:
     listed = re.findall(r"^    ([EW]\d{3})  ", checks.__doc__ or "", re.MULTILINE)
-    code = "".join(Path(module.__file__).read_text() for module in (checks, db_checks, redis_checks))
+    code = "".join(Path(module.__file__).read_text() for module in (checks, db_checks, foreign_checks, redis_checks))
     used = set(re.findall(r'"([EW]\d{3})"', code))
     documented = re.findall(r"^\| `([EW]\d{3})`", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(documented) == sorted(used)
@@ -135,7 +136,9 @@ def test_engine_misspelled() -> None:
     [
         *[("KEY_PREFIX", value) for value in ("", " ", "a b", "a\n", b"session", None)],
         *[("MONGODB_COLLECTION", value) for value in ("", "a..b", ".a", "$a", "a\0", None)],
-        *[("TIMEOUT", value) for value in (0, -1, "5", None, True, float("inf"), float("nan"))],
+        *[("TIMEOUT", value) for value in (0, -1, "5", None, True, float("inf"), float("nan"), "2d", 10**12)],
+        *[("TOUCH_AFTER", value) for value in (-1, "5", True, timedelta.max, 10**12)],
+        *[("ABSOLUTE_AGE", value) for value in (0, -1, "", timedelta.max, 10**12, float("nan"))],
         *[("MAX_BYTES", value) for value in (0, -1, 1.5, "1", None, True)],
         *[("COMPRESS_OVER", value) for value in (-1, 1.5, "1", True)],
         *[("TRACK_CLIENT", value) for value in ("", "yes", 1, 0, None)],
@@ -149,12 +152,31 @@ def test_invalid_setting(name: str, value: Any) -> None:
     assert found(**{f"MULTISESSION_{name}": value}) == "E004"
 
 
+@pytest.mark.parametrize("value", [0, "900", False, timedelta.max, 10**12, float("nan"), [900]], ids=repr)
+@pytest.mark.parametrize("name", ["redis", "db", "mongodb"])
+def test_a_duration_of_no_use_is_a_finding_not_a_traceback(name: str, value: Any) -> None:
+    """Deployed, too, where other checks open the engine's client."""
+    uri = {"MULTISESSION_MONGODB": "mongodb://nowhere/x", "MULTISESSION_REDIS": "redis://elsewhere/1"}
+    wrong = {"MULTISESSION_IDLE_AGE": value, "MULTISESSION_TIMEOUT": value}
+    secure = {"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_HTTPONLY": True}
+    numbers = found(deploy=True, **engine(name), **uri, **wrong, **secure, SESSION_SAVE_EVERY_REQUEST=True).split()
+    assert numbers.count("E004") == 2
+    assert set(numbers) <= {"E004", "W005"}
+
+
+def test_a_wrong_duration_comes_with_the_forms() -> None:
+    hint = hints(MULTISESSION_IDLE_AGE="900", SESSION_SAVE_EVERY_REQUEST=True)
+    assert "a duration from 1ms to 36525d: text as 30d, 12h, 15m, 45s, 50ms, or seconds, or None" in hint
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         *[("KEY_PREFIX", value) for value in ("a", "{a}", "*?[", "mysite:session", "сессия")],
         *[("MONGODB_COLLECTION", value) for value in ("a", "a.b", "a-b c")],
-        *[("TIMEOUT", value) for value in (1, 0.2)],
+        *[("TIMEOUT", value) for value in (1, 0.2, "500ms", timedelta(seconds=2))],
+        *[("TOUCH_AFTER", value) for value in (None, 0, "0", "5m", timedelta(0), 300)],
+        *[("ABSOLUTE_AGE", value) for value in (None, "12h", timedelta(hours=12), 43200, "36525d")],
         ("MAX_BYTES", 1),
         *[("COMPRESS_OVER", value) for value in (0, None)],
         *[("TRACK_CLIENT", value) for value in (True, False, "anonymize")],

@@ -88,13 +88,13 @@ def test_a_log_in_from_before_the_time_was_recorded(browser, Store, face, a, clo
     assert browser.get(f"/{a}recent/").status_code == 302
 
 
-@pytest.mark.parametrize("age", [900, 900.0, "900", "15m", timedelta(minutes=15)])
+@pytest.mark.parametrize("age", [900, 900.0, "15m", timedelta(minutes=15)])
 def test_the_age_is_a_duration(age):
     view = require_recent_login(age)(lambda request: HttpResponse())
     assert view(request_of(AnonymousUser())).status_code == 302
 
 
-@pytest.mark.parametrize("age", [None, "", "soon", -1, True])
+@pytest.mark.parametrize("age", [None, "", "900", "soon", -1, True])
 def test_what_is_none(age):
     with pytest.raises(InvalidOption):
         require_recent_login(age)

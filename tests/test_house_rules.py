@@ -17,7 +17,7 @@ import pytest
 from django.contrib.sessions.backends.base import SessionBase
 
 import django_multisession
-from django_multisession import backends, checks, lifecycle, quota, rotation, user_sessions
+from django_multisession import backends, checks, lifecycle, listing, quota, rotation, user_sessions
 from django_multisession.backends import base, db, mongodb, redis
 from django_multisession.conf import NAMES
 
@@ -171,7 +171,7 @@ def test_core_knows_no_server() -> None:
 
 OUTSIDE = [
     pytest.param(node, id=f"{module.__name__.rpartition('.')[2]}.{node.name}")
-    for module in (user_sessions, lifecycle, quota)
+    for module in (user_sessions, lifecycle, listing, quota)
     for node in of(module).body
     if isinstance(node, ast.AsyncFunctionDef) and not hasattr(module, f"_{node.name.removeprefix('a')}")
 ]
@@ -180,11 +180,12 @@ OUTSIDE = [
 @pytest.mark.parametrize("coroutine", OUTSIDE)
 def test_core_outside_of_the_store_awaits_verbs_what_a_face_gives_and_itself(coroutine: ast.AsyncFunctionDef) -> None:
     names = {param.values[0].name for param in OUTSIDE}
-    verbs = {f"storage.{verb}" for verb in [*VERBS, "index", "may_miss"]}
-    others = {"_storage(face).of_user", "after_commit", "settle", "rotation.remove", "rotation.remove_all"}
+    verbs = {f"storage.{verb}" for verb in [*VERBS, "clock", "index", "may_miss"]}
+    others = {"after_commit", "settle", "rotation.remove", "rotation.remove_all"}
     awaited = [node.value for node in ast.walk(coroutine) if isinstance(node, ast.Await)]
     called = {ast.unparse(call.func) for call in awaited if isinstance(call, ast.Call)}
-    assert {name.removeprefix("lifecycle.").removeprefix("quota.") for name in called} <= verbs | others | names
+    modules = re.compile(r"(lifecycle|listing|quota)\.")
+    assert {modules.sub("", name) for name in called} <= verbs | others | names
     assert all(isinstance(each, ast.Call) for each in awaited)
 
 

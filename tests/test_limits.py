@@ -1,7 +1,7 @@
 """Promises 4 and 9: unchanged saves write seldom; idle and absolute limits hold on every engine."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -222,6 +222,28 @@ def test_a_limit_holds_for_the_sessions_that_are_there(Store, face, clock, setti
         session["b"] = 2
         session.save()
         assert session.session_key != key
+
+
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize("age", ["1ms", "15m", timedelta(days=36_525)])
+@pytest.mark.parametrize("moments", [(LAST, LAST, LAST), (LAST, FIRST, LAST), (FIRST, LAST, LAST), (LAST, LAST, FIRST)])
+def test_no_time_that_a_server_may_keep_is_past_the_calendar(age, moments):
+    with override_settings(MULTISESSION_IDLE_AGE=age, MULTISESSION_ABSOLUTE_AGE=age):
+        expires_at, created_at, active_at = moments
+        assert limits.latest(expires_at, created_at, active_at) <= expires_at
+
+
+@pytest.mark.parametrize("setting", [900, 900.0, "15m", timedelta(minutes=15)])
+def test_limits_and_windows_take_every_form(setting):
+    now = utcnow()
+    with override_settings(
+        MULTISESSION_IDLE_AGE=setting, MULTISESSION_ABSOLUTE_AGE="1h", MULTISESSION_TOUCH_AFTER=setting
+    ):
+        assert limits.latest(now + timedelta(days=1), now, now) == now + timedelta(minutes=15)
+        assert limits.latest(now + timedelta(days=1), now - timedelta(hours=1), now) == now
+        assert limits.window(timedelta(days=1)) == timedelta(minutes=15)
 
 
 def test_without_limits_nothing_is_over():

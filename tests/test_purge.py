@@ -10,8 +10,10 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.db import OperationalError, connections, transaction
@@ -24,6 +26,8 @@ from django_multisession.purge import Purged, apurge, purge
 from django_multisession.records import utcnow
 from django_multisession.signals import sessions_purged
 
+from . import memory
+from .contract import a_record
 from .purging import DAY, HOUR, add, child, expired, left, live, statements
 from .routers import SessionRouter
 
@@ -104,6 +108,13 @@ def test_old_sessions_go_however_busy(run, limit):
     assert left() == set(kept)
 
 
+@pytest.mark.parametrize(("moment", "rows"), [(datetime.min, 0), (datetime.max, 3)])
+def test_a_moment_at_either_end_of_the_calendar(run, moment, rows):
+    live(3)
+    assert run(created_before=moment).rows == rows
+    assert run(older_than="36525d", grace="36525d").rows == 0
+
+
 def test_anonymous_sessions_only(run):
     kept = expired(3, user_id="7") + live(2)
     expired(5)
@@ -169,6 +180,12 @@ def test_the_oldest_go_first(run):
     assert left() == set(ids[4:])
 
 
+@pytest.mark.parametrize("criteria", [{}, {"pause": 0}, {"older_than": "30d"}])
+def test_a_bound_that_is_too_short_for_anything_ends_it_after_a_batch(run, criteria):
+    expired(25)
+    assert outcome(run(batch_size=10, max_seconds=0, **criteria)) == (10, 1, True, "max_seconds")
+
+
 def test_max_seconds_ends_it_after_a_batch(run):
     expired(25)
     assert outcome(run(batch_size=10, max_seconds=0.3, pause=0.25)) == (20, 2, True, "max_seconds") or len(left()) == 15
@@ -207,14 +224,23 @@ def test_stop_is_asked_before_each_batch_and_while_pausing(run):
         ({"batch_size": 0}, "batch_size is 0: write a whole number from 1 to 10,000."),
         ({"batch_size": 10_001}, "batch_size is 10001"),
         ({"max_rows": "many"}, "max_rows is 'many': write a whole number of at least 1."),
-        ({"grace": "1 week"}, "grace is '1 week': write a duration as 30d, 12h, 90m, 45s or a number of seconds."),
+        ({"grace": "1 week"}, "grace is '1 week': write a duration as 30d, 12h, 90m, 45s or 50ms."),
+        ({"grace": "30"}, "grace is '30': write a duration as 30d, 12h, 90m, 45s or 50ms."),
+        ({"older_than": "30"}, "older_than is '30'"),
+        ({"created_before": "0.5"}, "created_before is '0.5'"),
+        ({"max_seconds": ""}, "max_seconds is ''"),
+        ({"grace": None}, "or a number of seconds."),
+        ({"grace": 10**400}, "write a duration from 0 to 36525d."),
+        ({"max_seconds": float("nan")}, "max_seconds is nan: write a duration from 0 to 36525d."),
+        ({"older_than": timedelta.max}, "write a duration from 0 to 36525d."),
         ({"pause": -1}, "pause is -1"),
         ({"pause": True}, "pause is True"),
         ({"older_than": "30days"}, "older_than is '30days'"),
         ({"older_than": "999999999d"}, "older_than is '999999999d': write a duration from 0 to 36525d."),
         ({"grace": "999999999d"}, "write a duration from 0 to 36525d."),
         ({"grace": timedelta(hours=-1)}, "write a duration from 0 to 36525d."),  # would remove live ones
-        ({"pause": "999999999d"}, "write a duration from 0 to 36525d."),
+        ({"pause": "999999999d"}, "write a duration from 0 to 1h."),
+        ({"pause": "61m"}, "pause is '61m': write a duration from 0 to 1h."),
         ({"model": ""}, "model is '': write an installed model"),
         ({"anonymous_only": "false"}, "anonymous_only is 'false': write true or false."),
         ({"database": "nowhere"}, "database is 'nowhere': there are default"),
@@ -230,10 +256,23 @@ def test_wrong_options_are_named_with_the_form_they_take(run, options, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("30d", 2592000), ("12h", 43200), ("90m", 5400), ("45s", 45), ("7", 7), ("0.5", 0.5)]
+    ("text", "seconds"), [("30d", 2592000), ("12h", 43200), ("90m", 5400), ("45s", 45), ("50ms", 0.05), ("0", 0)]
 )
 def test_durations(text, seconds):
-    assert durations.as_seconds("pause", text) == seconds
+    """Text has a unit, but 0; numbers in code are seconds."""
+    assert durations.as_seconds("pause", text) == durations.as_seconds("pause", f" {text} ") == seconds
+    assert (
+        durations.as_seconds("pause", seconds) == durations.as_seconds("pause", timedelta(seconds=seconds)) == seconds
+    )
+    assert durations.written(seconds) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "7", "0.0", "00", "7 s", "7S", "-7s", "1e3s", "7w", "s", "\u0667s", "7s\n7s", "1.s"]
+)
+def test_what_is_no_duration(text):
+    with pytest.raises(InvalidOption, match="write a duration as 30d, 12h, 90m, 45s or 50ms"):
+        durations.as_seconds("pause", text)
 
 
 def test_a_pause_ends_when_told_to_stop(run):
@@ -545,6 +584,130 @@ def test_whatever_requests_do_within_a_batch_no_live_session_goes(Store, criteri
             if expiry > utcnow() and not idle:
                 assert Store().exists(key)
     assert purged > 20
+
+
+# Clocks
+
+
+@only("postgres", "mysql")
+@pytest.mark.parametrize("seconds", [-40, 40])
+def test_the_purge_goes_by_the_servers_clock(run, clock, seconds):
+    """Of a host whose clock is a little wrong, what is live to all others stays, and what is over goes."""
+    now = utcnow()
+    near = timedelta(seconds=20)
+    [kept, _] = add([(now + near, {}), (now - near, {})])
+    old = now - 40 * DAY
+    [idle, young] = add([(now + DAY, {"updated_at": old + near}), (now + DAY, {"created_at": old + near})])
+    add([(now + DAY, {"updated_at": old - near}), (now + DAY, {"created_at": old - near})])
+    clock.shift(seconds)
+    assert run(grace=0).rows == 1
+    assert run(older_than="40d").rows == 1
+    assert run(created_before="40d").rows == 1
+    assert left() == {kept, idle, young}
+    assert run(created_before=old + 2 * near).rows == 1  # a moment is nobody's clock's
+
+
+@only("postgres", "mysql")
+@pytest.mark.parametrize("seconds", [-10_800, -65, 65, 10_800])
+@pytest.mark.parametrize("options", [{"grace": 0}, {"grace": 0, "older_than": "30d"}, {"grace": "30s"}])
+def test_a_host_whose_clock_is_wrong_removes_nothing(run, clock, seconds, options):
+    ids = expired(2) + add([(utcnow() + HOUR, {"updated_at": utcnow() - 40 * DAY})])
+    clock.shift(seconds)
+    with pytest.raises(InvalidOption) as raised:
+        run(**options)
+    ours = f"{utcnow():%Y-%m-%d %H:}"
+    assert f"the clock of this host is '{ours}" in str(raised.value)
+    server = utcnow() - timedelta(seconds=seconds)
+    assert f"the server's is {server:%Y-%m-%d %H:}" in str(raised.value)
+    assert left() == set(ids)
+    clock.shift(-seconds)
+    assert run().rows == 2  # nobody has the lease
+    assert PurgeRun.objects.using(SessionRouter.alias).count() == 1
+
+
+@only("postgres", "mysql")
+def test_clocks_may_differ_by_the_grace(run, clock):
+    ids = expired(1, ago=3 * HOUR)
+    kept = add([(utcnow() - HOUR, {}), (utcnow() + HOUR, {})])
+    clock.shift(110 * 60)
+    with pytest.raises(InvalidOption, match="they may differ by the grace, or by a minute; here by 1:00:00"):
+        run()
+    assert left() == {*ids, *kept}
+    assert run(grace="2h").rows == 1
+    assert left() == {*kept}
+
+
+def test_the_time_that_an_answer_takes_is_no_difference(Store, clock, monkeypatch):
+    """Of a database that has to wake up, say."""
+
+    def slowly(alias: str) -> datetime:
+        clock.shift(300)
+        try:
+            return utcnow()
+        finally:
+            clock.shift(300)
+
+    monkeypatch.setattr("django_multisession.targets.clock", slowly)
+    expired(1)
+    assert purge(grace=0).rows == 1
+
+
+def test_the_server_is_asked_once(Store):
+    expired(25)
+    with statements() as sent:
+        purge(batch_size=10)
+    by_itself = connections[SessionRouter.alias].vendor == "sqlite"  # is a part of the process, and so is its clock
+    assert len([sql for sql in sent if "clock_timestamp" in sql or "UTC_TIMESTAMP" in sql]) == (0 if by_itself else 1)
+
+
+@only("mongodb")
+def test_mongodbs_clock_too(Store, run, clock):
+    kept, _ = (Store.storage.collection.insert_one(_document(hours)).inserted_id for hours in (1, -1))
+    clock.shift(3 * 3600)
+    with pytest.raises(InvalidOption, match="the clock of this host is"):
+        run(grace=0)
+    clock.shift(-3 * 3600 + 30)
+    assert run(grace=0).reason == "server"
+    assert [each["_id"] for each in Store.storage.collection.find()] == [kept]
+
+
+def _document(hours: float) -> dict[str, Any]:
+    return {"_id": uuid4().hex * 2, "expires_at": utcnow() + timedelta(hours=hours)}
+
+
+class Told(memory.MemoryStorage):
+    """As a third engine may: its storage tells the server's time."""
+
+    apart: timedelta | None = timedelta(0)
+
+    async def clock(self) -> datetime | None:
+        return None if self.apart is None else utcnow() - self.apart
+
+
+@only("memory")
+@pytest.mark.parametrize(
+    ("apart", "rows"), [(None, 2), (timedelta(0), 2), (timedelta(seconds=50), 1), (timedelta(seconds=70), None)]
+)
+def test_another_engine_may_tell_its_clock(Store, run, monkeypatch, apart, rows):
+    told = Told()
+    told.apart, told.records = (
+        apart,
+        {str(ago): a_record(id=str(ago), expires_at=utcnow() - ago) for ago in (HOUR, HOUR / 90)},
+    )
+    for face in ("storage", "astorage"):
+        monkeypatch.setattr(Store, face, told)
+    with nullcontext() if rows else pytest.raises(InvalidOption, match="the clock of this host"):
+        assert run(grace=0).rows == rows
+    assert len(told.records) == 2 - (rows or 0)
+
+
+@pytest.mark.parametrize("use_tz", [True, False])
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
+def test_the_servers_clock_is_in_utc_whatever_the_site_sets(Store, settings, use_tz, zone):
+    settings.USE_TZ, settings.TIME_ZONE = use_tz, zone
+    connections[SessionRouter.alias].close()
+    before, now, after = utcnow(), sweep.clock(SessionRouter.alias), utcnow()
+    assert before - HOUR / 60 <= now <= after + HOUR / 60
 
 
 # Overlap

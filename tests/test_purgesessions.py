@@ -20,8 +20,9 @@ from django_multisession.management import progress
 from django_multisession.management.commands import purgesessions
 from django_multisession.purge import purge
 from django_multisession.records import utcnow
+from django_multisession.targets import target
 
-from .purging import DAY, HOUR, add, child, expired, left, live
+from .purging import DAY, HOUR, add, child, expired, left, live, statements
 from .routers import SessionRouter
 
 ENGINES = ["sqlite", "postgres", "mysql"]
@@ -92,9 +93,13 @@ def test_dry_run_counts_by_day_and_removes_nothing(command):
         f"{first:%Y-%m-%d}              2",
         f"{second:%Y-%m-%d}              1",
         "3 sessions would be removed from django_multisession_session.",
+        "0 of them are live, 3 have expired. The grace is 1h.",
     ]
     assert json.loads(command("--dry-run", "--json").out) == {
         "rows": 3,
+        "live": 0,
+        "expired": 3,
+        "grace": 3600,
         "days": {f"{first:%Y-%m-%d}": 2, f"{second:%Y-%m-%d}": 1},
     }
     assert len(left()) == 4
@@ -104,6 +109,180 @@ def test_dry_run_of_further_criteria(command):
     live(2, updated_at=utcnow() - 40 * DAY)
     live(3)
     assert "2 sessions would be removed" in command("--dry-run", "--older-than=30d").out
+
+
+def test_dry_run_shows_live_and_expired_apart(command):
+    live(2, updated_at=utcnow() - 40 * DAY)
+    live(3)
+    expired(1)
+    expired(1, ago=HOUR / 2, updated_at=utcnow() - 40 * DAY)
+    options = "--dry-run", "--older-than=30d", "--grace=90m"
+    out = command(*options).out.splitlines()
+    assert out[-2:] == [
+        "4 sessions would be removed from django_multisession_session.",
+        "2 of them are live, 2 have expired. The grace is 90m.",
+    ]
+    result = json.loads(command(*options, "--json").out)
+    del result["days"]
+    assert result == {"rows": 4, "live": 2, "expired": 2, "grace": 5400}
+
+
+# Live sessions
+
+
+def answering(monkeypatch: Any, answer: Any) -> list[str]:
+    """The questions that somebody at a terminal is asked."""
+    asked: list[str] = []
+
+    def answered(question: str) -> str:
+        asked.append(question)
+        if isinstance(answer, str):
+            return answer
+        raise answer
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("builtins.input", answered)
+    return asked
+
+
+@pytest.mark.parametrize("criteria", ["--older-than=30d", "--created-before=30d"])
+@pytest.mark.parametrize("answer", ["y", "Yes "])
+def test_it_asks_before_live_sessions_go(command, monkeypatch, criteria, answer):
+    live(3, updated_at=utcnow() - 40 * DAY, created_at=utcnow() - 40 * DAY)
+    kept = live(2)
+    expired(1)
+    asked = answering(monkeypatch, answer)
+    assert command(criteria).out.startswith("4 sessions removed")
+    assert asked == ["This would remove 3 live sessions, and log users out. Go on? [y/N] "]
+    assert left() == set(kept)
+
+
+@pytest.mark.parametrize("answer", ["", "n", "yo", EOFError(), KeyboardInterrupt()], ids=repr)
+@only("sqlite", "postgres")
+def test_no_is_no(command, monkeypatch, answer):
+    ids = live(2, updated_at=utcnow() - 40 * DAY) + expired(1)
+    answering(monkeypatch, answer)
+    with pytest.raises(CommandError, match=r"^Nothing was removed\.$") as raised:
+        command("--older-than=30d")
+    assert raised.value.returncode == 1
+    assert left() == set(ids)
+
+
+@only("sqlite")
+def test_it_counts_so_far_only(command, monkeypatch):
+    monkeypatch.setattr(purgesessions, "MOST_COUNTED", 3)
+    live(5, updated_at=utcnow() - 40 * DAY)
+    asked = answering(monkeypatch, "")
+    with pytest.raises(CommandError):
+        command("--older-than=30d")
+    assert asked[0].startswith("This would remove at least 3 live sessions, ")
+
+
+def test_the_live_are_counted_so_far_only(Store):
+    live(5, updated_at=utcnow() - 40 * DAY)
+    live(2)
+    expired(2)
+    found = target(older_than="30d")
+    assert (found.live(3), found.live(100), found.live()) == (3, 5, 5)
+    assert target(older_than="30d", anonymous_only=True).live() == 5
+    assert target(anonymous_only=True).live() == target().live() == 0
+
+
+@pytest.mark.parametrize("stdin", [None, io.StringIO("y\n"), "closed"], ids=["none", "a pipe", "closed"])
+@only("sqlite")
+def test_where_nobody_can_be_asked_nothing_is_removed(command, monkeypatch, stdin):
+    ids = live(2, updated_at=utcnow() - 40 * DAY) + expired(1)
+    if stdin == "closed":
+        stdin = io.StringIO()
+        stdin.close()
+    monkeypatch.setattr("sys.stdin", stdin)
+    with pytest.raises(CommandError) as raised:
+        command("--older-than=30d")
+    assert raised.value.returncode == 1
+    assert "Nothing was removed: this would remove 2 live sessions." in str(raised.value)
+    assert "--no-input" in str(raised.value)
+    assert left() == set(ids)
+
+
+@pytest.mark.parametrize("option", ["--no-input", "--noinput"])
+def test_cron_is_not_asked(command, monkeypatch, option):
+    live(2, updated_at=utcnow() - 40 * DAY)
+    monkeypatch.setattr("sys.stdin", None)
+    assert command("--older-than=30d", option).out.startswith("2 sessions removed")
+
+
+@only("sqlite")
+def test_no_question_where_none_is_live(command, monkeypatch):
+    """Nor a second look at the table where the criteria can match none."""
+    asked = answering(monkeypatch, "n")
+    live(2)
+    expired(2)
+    assert command("--older-than=30d").out.startswith("2 sessions removed")
+    with statements() as sent:
+        command("--anonymous-only")
+    assert asked == []
+    assert not any("COUNT" in sql for sql in sent)
+
+
+@only("sqlite", "postgres")
+def test_in_a_process_without_a_terminal(Store):
+    ids = live(2, updated_at=utcnow() - 40 * DAY)
+    code, out, err = ended(RUN.format(options="--older-than=30d --json"))
+    assert (code, out) == (1, "")
+    assert "Nothing was removed: this would remove 2 live sessions" in err
+    assert left() == set(ids)
+    code, out, _ = ended(RUN.format(options="--older-than=30d --json --no-input"))
+    assert (code, json.loads(out)["rows"]) == (0, 2)
+
+
+# Clocks
+
+
+@only("postgres", "mysql")
+@pytest.mark.parametrize("options", [[], ["--dry-run"], ["--older-than=30d"]])
+def test_a_host_whose_clock_is_wrong(command, clock, options):
+    ids = live(2) + expired(1)
+    clock.shift(3 * 24 * 3600)
+    with pytest.raises(
+        CommandError, match=r"^the clock of this host is '[-0-9: ]+': the server's is [-0-9: ]+ "
+    ) as raised:
+        command(*options)
+    assert raised.value.returncode == 1
+    assert left() == set(ids)
+
+
+# Readers that leave
+
+
+@only("sqlite")
+def test_a_reader_who_leaves_is_no_error(Store):
+    """Neither the summary nor a line of the progress is a reason to end in the midst of the work."""
+    expired(50)
+    lines = "from django_multisession.management import progress\nprogress.EVERY = 0\n"
+    process = child(lines + RUN.format(options="--batch-size=2 --pause=10ms"))
+    assert process.stderr.readline().startswith("2 removed")
+    process.stderr.close()
+    process.stdout.close()
+    assert process.wait(30) == 0
+    assert left() == set()
+
+
+@only("sqlite")
+def test_a_reader_who_leaves_takes_no_exit_code_along(Store):
+    expired(5)
+    seen = []
+
+    def also(done: Any) -> None:
+        process = child(RUN.format(options="--json"))
+        process.stdout.close()
+        seen.append((process.wait(30), process.stderr.read()))
+        process.stderr.close()
+
+    purge(progress=also)
+    [(code, err)] = seen
+    assert code == 75
+    assert "Another purge is running." in err
+    assert "BrokenPipe" not in err
 
 
 # Options
@@ -117,14 +296,14 @@ def test_every_option_reaches_the_purge(command, monkeypatch):
         return module.Purged(0, 0, 0.0, False, "done")
 
     monkeypatch.setattr(purgesessions, "purge", take)
-    words = "--batch-size=7 --max-rows=8 --max-seconds=9 --pause=1s --grace=2h --older-than=30d --created-before=90d"
+    words = "--batch-size=7 --max-rows=8 --max-seconds=9s --pause=1s --grace=2h --older-than=30d --created-before=90d"
     command(*words.split(), "--anonymous-only", f"--database={SessionRouter.alias}", "--no-progress")
     assert given.pop("stop")() is False
     assert given.pop("progress")
     assert given == {
         "batch_size": "7",
         "max_rows": "8",
-        "max_seconds": "9",
+        "max_seconds": "9s",
         "pause": "1s",
         "grace": "2h",
         "older_than": "30d",
@@ -142,8 +321,13 @@ def test_options_from_code(command):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--grace=soon", "--grace is 'soon': write a duration as 30d, 12h, 90m, 45s or a number of seconds."),
+        ("--grace=soon", "--grace is 'soon': write a duration as 30d, 12h, 90m, 45s or 50ms."),
         ("--older-than=30 days", "--older-than is '30 days': write a duration"),
+        ("--older-than=30", "--older-than is '30': write a duration as 30d, 12h, 90m, 45s or 50ms."),
+        ("--created-before=90", "--created-before is '90': write a duration"),
+        ("--pause=0.05", "--pause is '0.05': write a duration"),
+        ("--grace=3600", "--grace is '3600': write a duration"),
+        ("--max-seconds=600", "--max-seconds is '600': write a duration"),
         ("--created-before=2026-01-01", "--created-before is '2026-01-01': write a duration"),
         ("--batch-size=many", "--batch-size is 'many': write a whole number from 1 to 10,000."),
         ("--max-rows=0", "--max-rows is '0': write a whole number of at least 1."),
@@ -265,7 +449,7 @@ from django_multisession.management.commands import purgesessions
 from django_multisession.management import progress
 progress.EVERY = 0
 """
-    process = child(announce + RUN.format(options="--batch-size=10 --pause=30"))
+    process = child(announce + RUN.format(options="--batch-size=10 --pause=30s"))
     assert process.stderr.readline().startswith("10 removed")
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
@@ -324,11 +508,32 @@ def test_django_session(use_tz, django_session, command):
     assert purge(model=django_session.model, database=SessionRouter.alias, grace=0).rows == 2
 
 
+@only("postgres", "mysql")
+def test_django_session_is_purged_by_the_servers_clock_too(use_tz, django_session, clock):
+    fill(django_session, old=1)
+    expiry = utcnow() + timedelta(seconds=20)
+    expiry = expiry if use_tz else timezone.make_naive(expiry)  # what travels in time has set the process's zone to UTC
+    django_session.create(session_key="live", expire_date=expiry)
+    options = {"model": "sessions.Session", "database": SessionRouter.alias, "grace": 0}
+    clock.shift(3 * 3600)
+    with pytest.raises(InvalidOption, match="the clock of this host"):
+        purge(**options)
+    clock.shift(-3 * 3600 + 40)
+    assert purge(**options).rows == 1
+    assert django_session.get().session_key == "live"
+
+
 def test_django_session_by_day(django_session, command):
     fill(django_session, old=2)
     day = django_session.first().expire_date.astimezone(UTC).date()
     out, _ = command("--dry-run", "--json", "--model=sessions.Session", f"--database={SessionRouter.alias}")
-    assert json.loads(out) == {"rows": 2, "days": {str(day): 2}}
+    assert json.loads(out) == {
+        "rows": 2,
+        "live": 0,
+        "expired": 2,
+        "grace": 3600,
+        "days": {str(day): 2},
+    }
 
 
 def test_naive_expiries_are_those_of_the_site_not_of_the_current_user(django_session, settings):
@@ -416,7 +621,13 @@ def test_what_only_a_table_can_be_asked(Store, option):
 @only("redis", "mongodb")
 def test_dry_run_has_nothing_to_count_where_the_server_expires(command):
     assert command("--dry-run").out == "The server expires sessions by itself.\n"
-    assert json.loads(command("--dry-run", "--json").out) == {"rows": 0, "days": {}}
+    assert json.loads(command("--dry-run", "--json").out) == {
+        "rows": 0,
+        "live": 0,
+        "expired": 0,
+        "grace": 3600,
+        "days": {},
+    }
 
 
 @only("memory")

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.sessions.serializers import JSONSerializer
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import transaction
 from django.test import AsyncClient, Client, override_settings
 
-from django_multisession import quota, user_sessions
+from django_multisession import codecs, quota, user_sessions
 from django_multisession.exceptions import TooManySessions
 from django_multisession.lifecycle import handle
 from django_multisession.records import identify, utcnow
@@ -171,8 +172,9 @@ class TestRefuse:
 
     @staticmethod
     def two(Store: Any) -> Any:
-        ours = a_record("a" * 64, user_id=ANN)
-        younger = a_record("b" * 64, user_id=ANN, created_at=utcnow() + timedelta(seconds=5))
+        ours = a_record("a" * 64, user_id=ANN, payload=codecs.encode({}, "a" * 64, JSONSerializer))
+        created_at, payload = utcnow() + timedelta(seconds=5), codecs.encode({}, "b" * 64, JSONSerializer)
+        younger = a_record("b" * 64, user_id=ANN, created_at=created_at, payload=payload)
         for record in (ours, younger):
             run_sync(Store.storage.insert(record))
         return ours, younger

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 from datetime import datetime
 from typing import Any
@@ -13,10 +14,11 @@ from django.core.management.base import OutputWrapper
 
 from django_multisession import statistics
 from django_multisession.management import progress, tables
-from django_multisession.management.commands.sessions import age, size
+from django_multisession.management.commands.sessions import Command, age, size
 from django_multisession.records import identify
 from django_multisession.user_sessions import sessions_of
 
+from .celery_processes import ROOT
 from .conftest import ENGINES
 from .test_outages import using
 from .test_purgesessions import RUN, Terminal, ended
@@ -168,7 +170,135 @@ def test_nor_is_it_in_a_name(command, people):
     assert "[red]" in out
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 10**30])
+@on("sqlite", "redis")
+def test_a_part_of_the_list_says_how_many_more_there_are(Store, command, ann, limit):
+    for _ in range(3):
+        start(Store, ann)
+    newest = [session.id for session in sessions_of(ann)][:limit]
+    more = 3 - len(newest)
+    *rows, last = command("list", "--user=ann", f"--limit={limit}").out.splitlines()
+    assert [row.split()[0] for row in rows[1:]] == newest
+    also = f": {len(newest)} are shown, {more} more are not" if more else ""
+    assert last == f"3 sessions of ann{also}."
+    result = json.loads(command("list", "--user=ann", f"--limit={limit}", "--json").out)
+    assert ([session["id"] for session in result["sessions"]], result["more"]) == (newest, more)
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "many", "1.5", ""])
+@on("sqlite")
+def test_what_is_no_limit(command, ann, limit):
+    assert refused(command, "list", "--user=ann", f"--limit={limit}").startswith(f"--limit is {limit!r}: write a whole")
+
+
+# Django's own options
+
+
+WORDS = {"list": "", "revoke": "ID", "revoke-all": "--no-input", "stats": ""}
+
+
+@pytest.mark.parametrize("verb", WORDS)
+def test_djangos_options_may_follow_the_verb_too(verb):
+    parser = Command().create_parser("manage.py", "sessions")
+    words = [verb, *WORDS[verb].split(), *([] if verb == "stats" else ["--user=ann"])]
+    own = ["-v", "0", "--settings=a.b", "--pythonpath=/x", "--traceback", "--no-color", "--skip-checks"]
+    usual = vars(parser.parse_args(words))
+    after = vars(parser.parse_args([*words, *own]))
+    assert after == vars(parser.parse_args([*own, *words]))
+    changed = {name for name in after if after[name] != usual[name]}
+    assert changed == {"verbosity", "settings", "pythonpath", "traceback", "no_color", "skip_checks"}
+    assert parser.parse_args([*words, "--force-color"]).force_color
+    assert parser.parse_args(["-v0", *words, "-v3"]).verbosity == 3
+
+
+@on("sqlite")
+def test_silence_after_the_verb(Store, ann):
+    start(Store, ann)
+    code, out, err = ended("execute_from_command_line(['manage.py', 'sessions', 'stats', '-v', '0', '--traceback'])")
+    assert (code, err) == (0, "")
+    assert out.startswith("1 session: ")
+
+
+# Readers that leave
+
+
+@pytest.mark.parametrize("words", [[], ["--json"], ["--limit=300"]])
+def test_a_reader_who_leaves_is_no_error(words, tmp_path):
+    """As `head` does. More is printed than a pipe holds, and less than that, which is written at the end."""
+    for sessions in (1, 300):
+        code = LISTED.format(sessions=sessions, words=words)
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=-1, stderr=-1, stdin=-1, text=True)
+        process.stdout.close()  # has gone before anything is printed
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, "")
+
+
+LISTED = """
+import sys
+sys.stdin.read()
+from datetime import timedelta
+from tests.composite import site
+from django_multisession import user_sessions
+from django_multisession.records import utcnow
+now = utcnow()
+one = user_sessions.UserSession("x" * 300, now, now, now, None, None, False)
+user_sessions.sessions_of = lambda user: user_sessions.UserSessions([one] * {sessions})
+site.user("ann")
+site.manage("sessions", "list", "--user=ann", *{words!r})
+"""
+
+
 # Who is meant
+
+
+COMPOSITE = """
+import json
+from tests.composite import site
+from django.contrib.sessions.backends.base import SessionBase
+from django_multisession import people, user_sessions
+ann, bob = site.user("ann"), site.user("bob")
+for user in (ann, ann, bob):
+    site.signed_in(user)
+assert people.find("ann") == people.find('["red", 1]') == ann
+assert user_sessions.count(ann) == user_sessions.count('["red", "1"]') == 2
+assert user_sessions.count("ann") == user_sessions.count("[1]") == user_sessions.count("5") == 0
+try:
+    user_sessions.user_id_of(type(ann)(name="new"))
+except ValueError as error:
+    assert "has no primary key" in str(error)
+for text in "nobody", "7", "null", "[1]", '["red", 3]', '["red", "x"]', '["red", []]', '{{"a": 1}}', "[", "":
+    assert user_sessions.count(text or "-") == 0
+    try:
+        assert not people.find(text)
+    except LookupError as error:
+        assert str(error) == f"There is no user {{text!r}}."
+    assert not people.search(text or "-", 5)
+for words in {words}:
+    site.manage("sessions", *words)
+"""
+
+
+def with_composite_keys(*words: list[str]) -> tuple[int, str, str]:
+    code = COMPOSITE.format(words=words)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_user_with_a_composite_primary_key():
+    code, out, err = with_composite_keys(
+        ["list", "--user=ann"], ["list", '--user=["red", 2]'], ["revoke-all", "--user=ann", "--no-input"]
+    )
+    assert (code, err) == (0, "")
+    assert [line for line in out.splitlines() if " of " in line] == [
+        "2 sessions of ann.",
+        "1 session of bob.",
+        "2 sessions of ann ended.",
+    ]
+
+
+def test_no_user_with_a_composite_primary_key():
+    code, _, err = with_composite_keys(["list", "--user=nobody"])
+    assert (code, err) == (1, "CommandError: There is no user 'nobody'.\n")
 
 
 @on("sqlite")
@@ -353,7 +483,7 @@ def test_stats_of_nothing(command):
 def test_what_cannot_be_read_is_said(Store, command, settings, ann):
     start(Store, ann)
     settings.SECRET_KEY = "another"
-    assert "1 cannot be read." in command("stats").out
+    assert "1 more in the store, made with none of this site's keys." in command("stats").out
 
 
 @on("sqlite")

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
 
-from django_multisession import statistics
+from django_multisession import codecs, statistics
 from django_multisession.records import Page, Record, identify, utcnow
 from django_multisession.statistics import AGES, DAY, HOUR, IDLE, SIZES, Bin, as_json, collect
 from django_multisession.twins import run_sync
@@ -36,12 +37,17 @@ def save(Store: Any, user: str | None = None, **data: Any) -> Any:
 
 
 def insert(Store: Any, **values: Any) -> Record:
-    now = utcnow()
-    default = {"payload": b"x", "user_id": None, "created_at": now, "updated_at": now, "version": 1}
-    key = f"{len(run_sync(Store.storage.scan(None, 1000))):032}"
-    record = Record(**{"id": identify(key), "expires_at": now + timedelta(days=1), **default, **values})
+    now, id = utcnow(), identify(f"{len(run_sync(Store.storage.scan(None, 1000))):032}")
+    default = {"payload": payload(id), "user_id": None, "created_at": now, "updated_at": now, "version": 1}
+    record = Record(**{"id": id, "expires_at": now + timedelta(days=1), **default, **values})
     assert run_sync(Store.storage.insert(record))
     return record
+
+
+def payload(id: str, size: int = 20) -> bytes:
+    """One that this site has made, though nobody can read it."""
+    with override_settings(MULTISESSION_COMPRESS_OVER=None, MULTISESSION_MAX_BYTES=2 * size):
+        return codecs.close(codecs.Serialized(codecs.JSON, b"x" * (size - 1 - codecs.MAC_SIZE)), id)
 
 
 def filled(bins: list[Bin]) -> dict[int | None, int]:
@@ -66,16 +72,16 @@ def test_sessions_and_users(Store):
     assert sum(found.expiries.values()) == 4
 
 
-@pytest.mark.parametrize("size", [1, 256, 257, 1024, 5000])
+@pytest.mark.parametrize("size", [17, 256, 257, 1024, 5000])
 def test_sizes(Store, size):
-    insert(Store, payload=b"x" * size)
+    insert(Store, id="a" * 64, payload=payload("a" * 64, size))
     found = collect()
     assert (found.bytes, found.largest) == (size, size)
     assert filled(found.sizes) == {next(bound for bound in SIZES if size <= bound): 1}
 
 
 def test_what_is_larger_than_all_bounds(Store):
-    insert(Store, payload=b"x" * (SIZES[-1] + 1))
+    insert(Store, id="a" * 64, payload=payload("a" * 64, SIZES[-1] + 1))
     assert filled(collect().sizes) == {None: 1}
 
 
@@ -106,12 +112,9 @@ def test_never_expires(Store, settings):
     assert collect().expiries == {date.max: 1}
 
 
-def test_expired_sessions_do_not_count(Store, clock):
+def test_expired_sessions_do_not_count(Store):
     save(Store, "1").set_expiry(60)
-    session = save(Store, "1")
-    session.set_expiry(60)
-    session.save()
-    clock.shift(3600)
+    insert(Store, user_id="1", expires_at=utcnow() - timedelta(minutes=1))
     assert collect().sessions == 1
 
 
@@ -165,12 +168,23 @@ def test_one_statement_per_page(Store, monkeypatch):
 
 
 def test_what_cannot_be_read_is_counted(Store):
-    insert(Store, payload=b"")
-    insert(Store, payload=b"\x82" + b"x" * 50, user_id="1")
+    insert(Store)
+    insert(Store, user_id="1")
     save(Store, "1", cart=[1])
     found = collect()
-    assert (found.sessions, found.unreadable) == (3, 2)
+    assert (found.sessions, found.unreadable, found.foreign) == (3, 2, 0)
     assert found.names["cart"] == 1
+
+
+def test_what_no_key_of_this_site_has_made_is_none_of_its_sessions(Store):
+    insert(Store, payload=b"")
+    insert(Store, payload=b"\x82" + b"x" * 50, user_id="1")
+    with override_settings(SECRET_KEY="another site's"):
+        insert(Store, user_id="2")
+        save(Store, "2")
+    save(Store, "3")
+    found = collect()
+    assert (found.sessions, found.users, found.unreadable, found.foreign) == (1, 1, 0, 4)
 
 
 @on("memory")

@@ -74,10 +74,11 @@ def test_the_answer_is_json(Store):
 
 def test_the_options_are_those_of_the_purge():
     taken = inspect.signature(purge_expired_sessions.run).parameters
-    assert set(taken) - {"jitter"} == set(module.Options.__annotations__) - {"store", "stop", "progress"}
+    assert set(taken) - {"jitter", "allow_live"} == set(module.Options.__annotations__) - {"store", "stop", "progress"}
     defaults = {**inspect.signature(module._purge).parameters, **inspect.signature(target).parameters}
+    own = {"jitter": 0, "allow_live": False}
     assert {name: taken[name].default for name in taken} == {
-        name: 0 if name == "jitter" else defaults[name].default for name in taken
+        name: own[name] if name in own else defaults[name].default for name in taken
     }
 
 
@@ -89,8 +90,8 @@ def test_the_options_are_those_of_the_purge():
         ({"batch_size": 5, "max_rows": 7}, (7, 2, True, "max_rows")),
         ({"batch_size": 5, "max_seconds": "1m", "pause": "90s"}, (5, 1, True, "max_seconds")),
         ({"grace": "36h"}, (10, 1, False, "done")),
-        ({"older_than": "30d"}, (13, 1, False, "done")),
-        ({"created_before": "90d"}, (14, 1, False, "done")),
+        ({"older_than": "30d", "allow_live": True}, (13, 1, False, "done")),
+        ({"created_before": "90d", "allow_live": True}, (14, 1, False, "done")),
         ({"anonymous_only": True}, (11, 1, False, "done")),
         ({"database": "default", "model": "django_multisession.Session"}, (12, 1, False, "done")),
     ],
@@ -139,6 +140,14 @@ def test_an_outage_is_retried_after_growing_delays_and_then_raised():
         ({"batch_size": 0}, "batch_size is 0"),
         ({"grace": "soon"}, "grace is 'soon'"),
         ({"jitter": "soon"}, "jitter is 'soon'"),
+        ({"jitter": ""}, "jitter is ''"),
+        ({"jitter": "8d"}, "jitter is '8d': write a duration from 0 to 7d."),
+        ({"grace": "3600"}, "grace is '3600': write a duration as 30d, 12h, 90m, 45s or 50ms."),
+        ({"jitter": "30m", "older_than": "30d"}, "older_than is '30d': it removes live sessions too"),
+        ({"created_before": 90}, "created_before is 90: it removes live sessions too"),
+        ({"older_than": 0}, "older_than is 0: it removes live sessions too"),
+        ({"older_than": "30d", "allow_live": "false"}, "allow_live is 'false': write true or false."),
+        ({"allow_live": 1}, "allow_live is 1: write true or false."),
     ],
 )
 def test_a_wrong_option_fails(Store, options, message):

@@ -21,7 +21,7 @@ from django.db import models
 from django.test import override_settings
 from django.utils import timezone
 
-from django_multisession import lifecycle, user_sessions
+from django_multisession import codecs, lifecycle, user_sessions
 from django_multisession.records import identify, utcnow
 from django_multisession.twins import ASYNC, SYNC
 from django_multisession.user_sessions import Repaired, Revoked
@@ -165,7 +165,8 @@ class TestList:
     def test_a_session_that_cannot_be_read_is_listed_and_ended(self, api, sign_in, verbs, caplog):
         key = sign_in(_client={"ip": "192.0.2.1", "user_agent": "curl"})
         record = verbs.read(identify(key))
-        verbs.replace(dataclasses.replace(record, payload=b"\x82junk", version=2))
+        authentic = codecs.close(codecs.Serialized(codecs.JSON, b"junk"), record.id)
+        verbs.replace(dataclasses.replace(record, payload=authentic, version=2))
         [session] = api.sessions_of(ANN)
         assert (session.ip, session.user_agent, session.device) == (None, None, None)
         assert api.revoke(ANN, session.id)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError
 
-from .. import checks, codecs, lifecycle, limits, merging, purge, rotation  # noqa: F401  checks: without the app too
+from .. import checks, codecs, devices, lifecycle, limits, merging, purge, rotation  # noqa: F401  checks: without the app
 from ..exceptions import EngineUnavailable, PayloadUnreadable, SessionConflict, SessionEnded
 from ..records import Record, new_session_key, utcnow
 from ..signals import session_ended
@@ -87,9 +87,10 @@ class SessionStore(SessionState):
             raise CreateError
 
     async def _insert(self, storage: Storage, session_key: str, created_at: datetime | None = None) -> bool:
+        devices.settle_login(self)
         data = {**self._session_cache, **self._link} if self._link else self._session_cache
         serialized = codecs.serialize(data, self.serializer)
-        record = self._new_record(self._id_of(session_key), serialized, created_at)
+        record = self._new_record(self._id_of(session_key), serialized, created_at or devices.since(self))
         if not await storage.insert(record):
             return False
         self._wrote(record, None if self._link else serialized)
@@ -103,6 +104,7 @@ class SessionStore(SessionState):
             raise SessionEnded(GONE)
         if stored.expires_at <= stored.updated_at and self._expires_at(stored.created_at, utcnow()) <= utcnow():
             return None  # saved before to be over at once, by set_expiry() into the past
+        devices.settle_login(self)
         for _ in range(ATTEMPTS):
             serialized = codecs.serialize(self._session_cache, self.serializer)
             if serialized == self._serialized:
@@ -110,7 +112,7 @@ class SessionStore(SessionState):
             record = self._next_record(stored, serialized)
             held = await storage.replace(record)
             if held == record:
-                self._note(record, stored.user_id, record.user_id)
+                self._note(record, devices.user_before(self, stored), record.user_id)
                 return self._wrote(record, serialized)
             if held is None or held.is_mark:
                 stored = await self._follow(storage)
@@ -156,7 +158,7 @@ class SessionStore(SessionState):
         if not (key := session_key or self.session_key):
             return
         id = self._id_of(key)
-        record = self._record if self._record and self._record.id == id else None
+        record = self._flushed = self._record if self._record and self._record.id == id else None
         if record is None and session_ended.has_listeners(Record):
             record = await storage.read(id)
         if (ended := await rotation.remove(storage, id)) and record:

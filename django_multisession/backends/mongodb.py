@@ -13,14 +13,23 @@ One document per session in the collection `MULTISESSION_MONGODB_COLLECTION`::
     replace  update_one {_id, version: <one less>, expires_at: {$gt: now}}; on a miss, read
     touch    update_one {_id, expires_at: {$gt: now}} {$set: {expires_at}}
     remove   delete_many {_id: {$in: [...]}}
-    of_user  find {user_id, expires_at: {$gt: now}}
-    scan     find {_id: {$gt: after}, expires_at: {$gt: now}} by _id
-    purge    find the ids of some {expires_at: {$lt: before}}, then delete_many those that still are
+    of_user  find {user_id}: all that is still there, whatever the caller's clock says of it
+    scan     find {_id: {$gt: after}} by _id, likewise
+    purge    find the ids of some {expires_at: {$lt: before}}, then delete_many those that still are; never what the
+             server's own clock does not call expired
+    clock    hello, for its localTime
 
-`manage.py migrate` makes the collection's indexes, and so does a process's first insert.
+`manage.py migrate` makes the collection's indexes, and so does a process's first insert, and its first one a minute
+later and so on: whoever drops the collection drops them too, and nothing that is sent otherwise would tell.
+
+What the server sends is decoded document by document, by `_decoded()` and `_record()` alone: others may have written
+what no date can say, or what is no BSON, and a driver that decodes whole batches would lose all the others with it.
 """
 
 import logging
+import re
+import socket
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -30,17 +39,27 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import classproperty
 from django.utils.module_loading import import_string
 
+from ..checks import MONGODB_DOCUMENT
 from ..conf import conf
 from ..connections import Connections
-from ..exceptions import EngineUnavailable
-from ..records import Page, Record, utcnow
+from ..exceptions import EngineUnavailable, SessionTooLarge
+from ..records import Page, Record, in_milliseconds, utcnow
 from ..twins import run_sync, settle
 from . import base
 
 try:
+    import bson
     import pymongo
-    from bson.codec_options import CodecOptions
-    from pymongo.errors import ConfigurationError, DuplicateKeyError, OperationFailure, PyMongoError
+    from bson.codec_options import CodecOptions, DatetimeConversion
+    from bson.errors import BSONError, InvalidBSON
+    from bson.raw_bson import RawBSONDocument
+    from pymongo.errors import (
+        ConfigurationError,
+        ConnectionFailure,
+        DuplicateKeyError,
+        OperationFailure,
+        PyMongoError,
+    )
 except ImportError as error:
     raise ImproperlyConfigured("This session engine needs: pip install django-multisession[mongodb].") from error
 
@@ -59,45 +78,65 @@ FIELDS = {
     "version": int,
 }
 
+ID = re.compile("[0-9a-f]{64}")
+LAST_VERSION = 2**63 - 1  # BSON's largest whole number: what has it could not be saved any more
+INDEXES_SEEN_FOR, REFUSAL_SEEN_FOR = 60, 3600  # seconds until a process looks at its collection's indexes again
+
+RECORDS = CodecOptions[Any](tz_aware=True, tzinfo=UTC)
+# As it was sent, to be decoded one by one.
+UNDECODED = CodecOptions(document_class=RawBSONDocument)
+# A date that no datetime can say becomes a DatetimeMS, so at least the id can be told.
+TOLERANT = RECORDS.with_options(datetime_conversion=DatetimeConversion.DATETIME_AUTO)
+
 logger = logging.getLogger("django_multisession")
 
 
 class MongoStorage:
     """Constructed with `pymongo.MongoClient` or `pymongo.AsyncMongoClient`, whose URI names a database.
 
-    `indexed` has the names of the collections whose indexes this process has seen to.
+    `indexed` says of each collection until when this process takes its indexes for made, by `time.monotonic()`.
     """
 
     expires_itself = True
 
-    def __init__(self, client: Any, indexed: set[str]) -> None:
+    def __init__(self, client: Any, indexed: dict[str, float]) -> None:
         self.client = client
         self.indexed = indexed
-        self._collections: dict[str, Any] = {}
+        self._collections: dict[str, tuple[Any, Any]] = {}
 
     @property
     def collection(self) -> Any:
         """The primary's: a session just written must be found. Write concern is the URI's (MongoDB: majority)."""
+        return self._collection()[0]
+
+    @property
+    def documents(self) -> Any:
+        """The same, for what `_decoded()` decodes."""
+        return self._collection()[1]
+
+    def _collection(self) -> tuple[Any, Any]:
         name = conf.MONGODB_COLLECTION
         if name not in self._collections:
-            self._collections[name] = self.client.get_default_database().get_collection(
-                name,
-                codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
-                read_preference=pymongo.ReadPreference.PRIMARY,
+            found = self.client.get_default_database().get_collection(
+                name, codec_options=RECORDS, read_preference=pymongo.ReadPreference.PRIMARY
             )
+            self._collections[name] = found, found.with_options(codec_options=UNDECODED)
         return self._collections[name]
 
     async def read(self, id: str) -> Record | None:
-        record = _record(await self._ask(self.collection.find_one, {"_id": id}))
+        found = await self._ask(self.documents.find_one, {"_id": id})
+        record = None if found is None else _record(_decoded(found))
         return record if record and record.is_live(utcnow()) else None
 
     async def insert(self, record: Record) -> bool:
-        if conf.MONGODB_COLLECTION not in self.indexed:
+        if time.monotonic() >= self.indexed.get(conf.MONGODB_COLLECTION, 0):
             await self.ensure_indexes()
         try:
             await self._ask(self.collection.insert_one, {"_id": record.id, **_fields(record)})
-        except DuplicateKeyError:
-            return False
+        except EngineUnavailable as refused:
+            if _is_taken(refused.__cause__):
+                return False
+            raise
         return True
 
     async def replace(self, record: Record) -> Record | None:
@@ -114,31 +153,46 @@ class MongoStorage:
         return int((await self._ask(self.collection.delete_many, {"_id": {"$in": list(ids)}})).deleted_count)
 
     async def of_user(self, user_id: str) -> list[Record]:
-        return await self._find(_live(user_id=user_id))
+        return [record for _, record in await self._find({"user_id": user_id}) if record]
 
     async def scan(self, after: str | None, limit: int) -> Page:
-        records = await self._find(_live(_id={"$gt": after or ""}), sort=["_id"], limit=limit)
-        return Page(records, next=records[-1].id if len(records) == limit else None)
+        found = await self._find({"_id": {"$gt": after or ""}}, sort=["_id"], limit=limit)
+        records = [record for _, record in found if record]
+        if len(found) < limit:
+            return Page(records)
+        known = [id for id, _ in found if isinstance(id, str)]
+        # A page of documents that do not even tell their ids: a longer one has others.
+        return Page(records, next=known[-1]) if known else await self.scan(after, 2 * limit)
 
     async def purge(self, before: datetime, limit: int) -> int:
         """Delete what the server's TTL monitor has not removed yet."""
-        expired = {"expires_at": {"$lt": before}}
-        found = self.collection.find(expired, {"_id": True}, limit=limit, sort=["expires_at"])
-        ids = [document["_id"] for document in await self._ask(found.to_list)]
-        if not ids:
+        expired = {"expires_at": {"$lt": min(before, await self.clock() or before)}, "_id": {"$gt": ""}}
+        found = self.documents.find(expired, {"_id": True}, limit=limit, sort=["expires_at"])
+        decoded = map(_decoded, await self._ask(found.to_list))
+        if not (ids := [document["_id"] for document in decoded if document]):
             return 0
-        return int((await self._ask(self.collection.delete_many, {"_id": {"$in": ids}, **expired})).deleted_count)
+        expired = {"_id": {"$in": ids}, "expires_at": expired["expires_at"]}
+        return int((await self._ask(self.collection.delete_many, expired)).deleted_count)
+
+    async def clock(self) -> datetime | None:
+        """What the time is by the server's own clock; `None` if it does not say."""
+        now = (await self._ask(self.client.admin.command, "hello")).get("localTime")
+        return in_milliseconds(now if now.tzinfo else now.replace(tzinfo=UTC)) if isinstance(now, datetime) else None
 
     async def ensure_indexes(self) -> None:
-        """Make the indexes where they are missing. A server that refuses is logged: sessions work without them,
-        but expired ones stay and listing a user's is slow."""
-        try:
-            await self._ask(self.collection.create_indexes, INDEXES)
-        except EngineUnavailable as unavailable:
-            if not isinstance(unavailable.__cause__, OperationFailure):
-                raise
-            logger.error("Could not make the indexes of MongoDB's session collection: %s", unavailable.__cause__)
-        self.indexed.add(conf.MONGODB_COLLECTION)
+        """Make the indexes where they are missing, each by itself. What the server refuses is logged: sessions work
+        without, but expired ones stay, or listing a user's is slow."""
+        name, seen_for = conf.MONGODB_COLLECTION, INDEXES_SEEN_FOR
+        for index in INDEXES:
+            try:
+                await self._ask(self.collection.create_indexes, [index])
+            except EngineUnavailable as unavailable:
+                if not isinstance(refusal := unavailable.__cause__, OperationFailure):
+                    raise
+                keys = dict(index.document["key"])
+                logger.error("Could not make the index %s of MongoDB's collection %s: %s", keys, name, refusal)
+                seen_for = REFUSAL_SEEN_FOR
+        self.indexed[name] = time.monotonic() + seen_for
 
     def close(self) -> None:
         self.client.close()
@@ -146,17 +200,25 @@ class MongoStorage:
     async def aclose(self) -> None:
         await self.client.aclose()
 
-    async def _find(self, expected: dict[str, Any], **options: Any) -> list[Record]:
-        documents = await self._ask(self.collection.find(expected, **options).to_list)
-        return [record for document in documents if (record := _record(document))]
+    async def _find(self, expected: dict[str, Any], **options: Any) -> list[tuple[Any, Record | None]]:
+        """Ids and records; `None` for the id of what cannot be decoded, and for what is no record of ours."""
+        found = await self._ask(self.documents.find(expected, **options).to_list)
+        return [(document.get("_id"), _record(document)) for document in map(_decoded, found)]
 
     async def _ask(self, command: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return await settle(command(*arguments))
-        except DuplicateKeyError:
-            raise
-        except PyMongoError as error:
+        # The others are no PyMongoError: of what BSON cannot hold, and of answers that are none.
+        except (PyMongoError, BSONError, OverflowError, UnicodeError) as error:
             raise EngineUnavailable(f"MongoDB: {error}") from error
+
+
+def _is_taken(error: BaseException | None) -> bool:
+    """Whether an insert was refused for its id, and not by a unique index that somebody else has made."""
+    if not isinstance(error, DuplicateKeyError):
+        return False
+    details = error.details or {}
+    return bool(details["keyPattern"] == {"_id": 1}) if "keyPattern" in details else " _id_ " in str(error)
 
 
 def _live(**expected: Any) -> dict[str, Any]:
@@ -165,6 +227,8 @@ def _live(**expected: Any) -> dict[str, Any]:
 
 
 def _fields(record: Record) -> dict[str, Any]:
+    if (size := len(record.payload)) > MONGODB_DOCUMENT:  # MULTISESSION_MAX_BYTES may allow what MongoDB does not
+        raise SessionTooLarge(size, MONGODB_DOCUMENT)
     return {
         "data": record.payload,
         "user_id": record.user_id,
@@ -175,15 +239,33 @@ def _fields(record: Record) -> dict[str, Any]:
     }
 
 
-def _record(document: dict[str, Any] | None) -> Record | None:
-    """The record, whatever fields other tools have added; `None` and a warning if one of ours is not what we write."""
-    if document is None:
-        return None
-    if not all(isinstance(document.get(name), kind) for name, kind in FIELDS.items()):
-        base.logger.warning("Session document corrupted (id %s).", document["_id"])
+def _decoded(document: RawBSONDocument) -> dict[str, Any]:
+    """Empty if it is no BSON."""
+    try:
+        return bson.decode(document.raw, TOLERANT)
+    except InvalidBSON as error:
+        # So it calls whatever happens within; these say nothing of the bytes (of a MemoryError there is no text).
+        if not (text := str(error)):
+            raise MemoryError from error
+        if text.startswith("maximum recursion depth exceeded"):
+            raise RecursionError(text) from error
+        return {}
+
+
+def _record(document: dict[str, Any]) -> Record | None:
+    """The record, whatever fields other tools have added; `None` and a warning if it is not what we write."""
+    if not _is_ours(document):
+        base.logger.warning("Session document corrupted (id %.100r).", document.get("_id", "unknown"))
         return None
     data, *others = (document[name] for name in FIELDS)
     return Record(document["_id"], data, *others)
+
+
+def _is_ours(document: dict[str, Any]) -> bool:
+    id, version = document.get("_id"), document.get("version")
+    if not isinstance(id, str) or not ID.fullmatch(id) or isinstance(version, bool) or version == LAST_VERSION:
+        return False
+    return all(name in document and isinstance(document[name], kind) for name, kind in FIELDS.items())
 
 
 # Clients
@@ -200,7 +282,9 @@ def open_sync() -> MongoStorage:
     try:
         client = _of_uri(conf.MONGODB) if "://" in conf.MONGODB else import_string(conf.MONGODB)()
         fault = _fault(client)
-    except (PyMongoError, AttributeError, ImportError, TypeError, ValueError) as error:
+    except (PyMongoError, AttributeError, ImportError, TypeError, ValueError, OSError) as error:
+        if _is_outage(error):
+            raise EngineUnavailable(f"MongoDB: {error}") from error
         raise ImproperlyConfigured(
             "MULTISESSION_MONGODB is neither a usable MongoDB URI nor the path of a function that returns a "
             f"client: {error}"
@@ -208,7 +292,17 @@ def open_sync() -> MongoStorage:
     if fault:
         client.close()
         raise ImproperlyConfigured(f"The URI of MULTISESSION_MONGODB {fault}")
-    return MongoStorage(client, indexed=set())
+    return MongoStorage(client, indexed={})
+
+
+OUTAGES = (ConnectionFailure, OperationFailure, ConnectionError, TimeoutError, socket.gaierror)
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether no client could be made for what may pass, so that the next use is to try again."""
+    # What a name server does not answer to a mongodb+srv:// URI, PyMongo calls a mistake in that.
+    of_dns = type(error.__cause__).__module__ in ("dns.resolver", "dns.exception")
+    return isinstance(error, OUTAGES) or (isinstance(error, ConfigurationError) and of_dns)
 
 
 def _of_uri(uri: str) -> Any:

@@ -3,31 +3,29 @@ another. `SessionStore` in `base.py` is this and all that asks a store.
 """
 
 import logging
+import re
 from datetime import datetime
 from typing import Any
 
 from django.contrib.auth import SESSION_KEY as USER_ID_KEY
 from django.contrib.sessions.backends.base import SessionBase
 
-from .. import codecs, lifecycle, limits, merging, rotation
+from .. import codecs, devices, lifecycle, limits, merging, rotation
 from ..conf import conf
 from ..exceptions import PayloadUnreadable, SessionConflict, SessionEnded, SessionNotSerializable
 from ..records import Record, identify, in_milliseconds, utcnow
 from ..twins import SYNC, Face
 
 USER_ID_LENGTH = 255  # characters: a user id is an indexed column in SQL, and a part of a key's name in Redis
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 logger = logging.getLogger("django.security.SuspiciousSession")
 
 
 def user_id_in(data: dict[str, Any]) -> str | None:
-    """Whose session it is, by its data. Raises `SessionNotSerializable` if that is longer than a store can take."""
+    """Whose session it is, by its data."""
     user_id = data.get(USER_ID_KEY)
-    if user_id is None or user_id == "":
-        return None
-    if len(str(user_id)) > USER_ID_LENGTH:
-        raise SessionNotSerializable(USER_ID_KEY) from ValueError(f"over {USER_ID_LENGTH} characters")
-    return str(user_id)
+    return None if user_id is None or user_id == "" else str(user_id)
 
 
 class SessionState(SessionBase):
@@ -38,12 +36,18 @@ class SessionState(SessionBase):
     _identified: tuple[str | None, str] = (None, "")  # the session key that was hashed last, and its id
     _committed = True  # False: written in a transaction that may yet be rolled back
     _changes: tuple[lifecycle.Change, ...] = ()  # of the session's user, not seen to yet
+    _authenticates = True  # False: within not_an_authentication()
+    _login: devices.Login | None = None  # by login(), not saved yet
+    _flushed: Record | None = None  # what a flush has removed
     _ended: str | None = None  # the id of what this object itself has removed
     _rotated_in: dict[str, Any] | None = None  # the log-in with which the key was cycled, a mark being left
     _link: dict[str, Any] = {}  # what the data of a copy say of their original
     _face: Face = SYNC  # of the public method at work
 
     def _note(self, record: Record, before: str | None, now: str | None) -> None:
+        login, self._login = self._login, None
+        if login and not login.is_one and before != now:
+            now = None  # nobody has signed in
         if before != now:
             self._changes += (lifecycle.Change(record, before, now),)
 
@@ -92,7 +96,8 @@ class SessionState(SessionBase):
     # From session data to record, and back
 
     def _next_record(self, stored: Record, serialized: codecs.Serialized) -> Record:
-        created_at = stored.created_at if stored.user_id == self._user_id() else None
+        goes_on = devices.user_before(self, stored) == self._user_id()
+        created_at = stored.created_at if goes_on else devices.since(self)
         return self._new_record(stored.id, serialized, created_at, stored)
 
     def _new_record(
@@ -135,7 +140,13 @@ class SessionState(SessionBase):
         self._serialized, self._committed = serialized, True
 
     def _user_id(self) -> str | None:
-        return user_id_in(self._session_cache)
+        """Raises `SessionNotSerializable` for what no store can take."""
+        user_id = user_id_in(self._session_cache)
+        if user_id is not None and len(user_id) > USER_ID_LENGTH:
+            raise SessionNotSerializable(USER_ID_KEY) from ValueError(f"over {USER_ID_LENGTH} characters")
+        if user_id is not None and not user_id.isprintable() and UNSTORABLE.search(user_id):
+            raise SessionNotSerializable(USER_ID_KEY) from ValueError("a NUL or half of a surrogate pair")
+        return user_id
 
     def _expires_at(self, created_at: datetime, now: datetime, stored: Record | None = None) -> datetime:
         """When the session is to end. What is stored stays while it is but little too early: writing it costs more."""

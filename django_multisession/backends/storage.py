@@ -29,10 +29,10 @@ class Storage(Protocol):
         """Delete, and count what was there. Missing ids are no error."""
 
     async def of_user(self, user_id: str) -> list[Record]:
-        """The live records of a user, by index, never by scan."""
+        """A user's records that the server has not removed, live or not, by index, never by scan; see `listing.py`."""
 
     async def scan(self, after: str | None, limit: int) -> Page:
-        """A page of about `limit` live records; `after` is `None`, then the `next` of the page before."""
+        """A page of about `limit` records, live or not; `after` is `None`, then the `next` of the page before."""
 
     async def purge(self, before: datetime, limit: int) -> int:
         """Delete at most `limit` records (where the server expires by itself: leftovers) that expired before then."""

@@ -49,7 +49,7 @@ def test_a_first_insert_makes_the_indexes(Store, face, collection, settings):
         assert (("user_id", 1), ("expires_at", 1)) in indexes(made)
     finally:
         made.drop()
-        Store.storage.indexed.discard("first_use")
+        Store.storage.indexed.pop("first_use", None)
 
 
 def test_migrate_makes_the_indexes(Store, collection):
@@ -65,10 +65,10 @@ def test_indexes_that_are_refused_do_not_stop_the_sessions(Store, face, settings
     refused.create_index("other", name="expires_at_1")  # the name that ours would have
     try:
         assert face(Store()).exists(saved(face, Store))
-        assert "Could not make the indexes" in caplog.text
+        assert "Could not make the index" in caplog.text
     finally:
         refused.drop()
-        Store.storage.indexed.discard("other_indexes")
+        Store.storage.indexed.pop("other_indexes", None)
 
 
 @pytest.mark.slow
@@ -102,7 +102,13 @@ def test_fields_of_other_tools_do_no_harm(verbs, collection):
 
 @pytest.mark.parametrize(
     "harm",
-    [{"$unset": {"data": 1}}, {"$set": {"data": "text"}}, {"$set": {"version": "1"}}, {"$unset": {"created_at": 1}}],
+    [
+        {"$unset": {"data": 1}},
+        {"$set": {"data": "text"}},
+        {"$set": {"version": "1"}},
+        {"$unset": {"created_at": 1}},
+        {"$unset": {"user_id": 1}},
+    ],
 )
 def test_a_foreign_document_is_no_session(Store, face, verbs, collection, caplog, harm):
     key = saved(face, Store, a=1)

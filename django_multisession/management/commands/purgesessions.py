@@ -7,10 +7,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from ...durations import written
 from ...exceptions import EngineUnavailable, InvalidOption
 from ...purge import RUNNING, SERVER, Purged, purge
 from ...stopping import told_to_stop
 from ...targets import Target, target
+from ..console import confirmed, patient, somebody_is_there
 from ..progress import reporting
 
 EX_TEMPFAIL = 75  # of sysexits.h: try again later
@@ -18,7 +20,8 @@ EX_TEMPFAIL = 75  # of sysexits.h: try again later
 BOUNDS = "batch_size", "max_rows", "max_seconds", "pause"
 WHICH = "grace", "older_than", "created_before", "anonymous_only", "database", "model"
 ITSELF = "The server expires sessions by itself."
-DURATION = "a duration, as 30d, 12h, 90m, 45s or a number of seconds"
+DURATION = "a duration, as 30d, 12h, 90m, 45s or 50ms"
+MOST_COUNTED = 100_000  # live sessions, before it is asked whether they are to go
 
 
 class Command(BaseCommand):
@@ -43,20 +46,35 @@ class Command(BaseCommand):
         parser.add_argument("--anonymous-only", action="store_true", help="Only sessions that have no user.")
         parser.add_argument("--database", metavar="ALIAS", help="Default: the one that the routers name.")
         parser.add_argument("--model", metavar="APP.MODEL", help="Another table with an expire_date: sessions.Session.")
+        parser.add_argument("--no-input", "--noinput", action="store_true", help="Do not ask before live sessions go.")
         parser.add_argument("--no-progress", action="store_true", help="No progress, and no count for it at the start.")
         parser.add_argument("--json", action="store_true", help="Print the result as one JSON object, and only that.")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        patient(self)
         which = {name: options[name] for name in WHICH if options[name] is not None}
         try:
             if options["dry_run"]:
                 return self._count(target(**which), options["json"], options["verbosity"])
+            if not options["no_input"]:
+                self._ask(target(**which))
             self._purge(which, options)
         except InvalidOption as error:
-            name = error.name if error.name.isupper() else "--" + error.name.replace("_", "-")
+            is_own = error.name in (*BOUNDS, *WHICH)
+            name = "--" + error.name.replace("_", "-") if is_own else error.name
             raise CommandError(f"{name} is {error.value!r}: {error.advice}") from error
         except EngineUnavailable as error:
             raise CommandError(str(error)) from error
+
+    def _ask(self, found: Target) -> None:
+        if not (live := found.live(MOST_COUNTED + 1)):
+            return
+        counted = f"at least {MOST_COUNTED:,}" if live > MOST_COUNTED else f"{live:,}"
+        effect = f"this would remove {counted} live session{'' if live == 1 else 's'}"
+        if not somebody_is_there():
+            raise CommandError(f"Nothing was removed: {effect}. If that is meant, say --no-input.")
+        if not confirmed(f"{effect.capitalize()}, and log users out. Go on? [y/N] "):
+            raise CommandError("Nothing was removed.")
 
     def _purge(self, which: dict[str, Any], options: dict[str, Any]) -> None:
         bounds = {name: options[name] for name in BOUNDS if options[name] is not None}
@@ -75,13 +93,19 @@ class Command(BaseCommand):
         if found.table is None and not found.by_server:
             raise CommandError("--dry-run counts the rows of a table, and these sessions are in none.")
         days = found.days()
-        result = {"rows": sum(days.values()), "days": {str(day): number for day, number in days.items()}}
+        rows, grace = sum(days.values()), found.asked.grace
+        live = min(found.live(), rows)
+        counted = {"rows": rows, "live": live, "expired": rows - live, "grace": grace}
+        result = {**counted, "days": {str(day): number for day, number in days.items()}}
         if as_json:
             self.stdout.write(json.dumps(result))
         elif verbosity > 0 and found.table:
             for day, number in days.items():
                 self.stdout.write(f"{day}  {number:>13,}")
-            self.stdout.write(f"{result['rows']:,} sessions would be removed from {found.table.name}.")
+            self.stdout.write(f"{rows:,} sessions would be removed from {found.table.name}.")
+            self.stdout.write(
+                f"{live:,} of them are live, {rows - live:,} have expired. The grace is {written(grace)}."
+            )
         elif verbosity > 0:
             self.stdout.write(ITSELF)
 

@@ -1,10 +1,9 @@
 """The sessions of the site and of its users. Exit codes: 0 done, 1 error."""
 
+import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from datetime import datetime
 from typing import Any
 
@@ -13,12 +12,16 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from ... import people, user_sessions
-from ...exceptions import EngineUnavailable
+from ...durations import positive
+from ...exceptions import EngineUnavailable, InvalidOption
 from ...statistics import DAY, HOUR, MINUTE, Bin, Statistics, as_json, collect
 from .. import tables
+from ..console import confirmed, patient
 from ..progress import counting
 
+FOREIGN = "The store has records of this user that none of this site's keys has made: they are left alone."
 IN_DOUBT = "There may be more, if Redis has lost its index of them: --repair looks through all sessions."
+HEADINGS = "ID", "Device", "IP", "Signed in", "Last seen", "Expires"
 MOST_NAMES = 20  # that are printed; --json has more
 
 
@@ -27,17 +30,23 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|revoke|revoke-all|stats")
-        of_user = verbs.add_parser("list", help="The sessions of a user, newest activity first.")
+        common = _common_options()
+        of_user = verbs.add_parser("list", parents=common, help="The sessions of a user, newest activity first.")
         _add_user(of_user, required=True)
-        revoke = verbs.add_parser("revoke", help="End one session of a user.")
+        of_user.add_argument(
+            "--limit", metavar="N", help='At most so many, and how many more there are; as JSON {"sessions", "more"}.'
+        )
+        revoke = verbs.add_parser("revoke", parents=common, help="End one session of a user.")
         revoke.add_argument("id", metavar="ID", help="As `list` shows it.")
         _add_user(revoke, required=True)
-        revoke_all = verbs.add_parser("revoke-all", help="End all sessions of a user, or of all users.")
+        revoke_all = verbs.add_parser("revoke-all", parents=common, help="End all sessions of a user, or of all users.")
         whose = revoke_all.add_mutually_exclusive_group(required=True)
         _add_user(whose)
         whose.add_argument("--everyone", action="store_true", help="All users: each has to sign in again.")
         revoke_all.add_argument("--no-input", "--noinput", action="store_true", help="Do not ask.")
-        stats = verbs.add_parser("stats", help="Count sessions and users, sizes and ages, in one pass over all.")
+        stats = verbs.add_parser(
+            "stats", parents=common, help="Count sessions and users, sizes and ages, in one pass over all."
+        )
         stats.add_argument("--no-progress", action="store_true", help="No progress.")
         for each in (of_user, revoke, revoke_all):
             each.add_argument("--repair", action="store_true", help="Before: find what Redis has lost of its index.")
@@ -45,25 +54,30 @@ class Command(BaseCommand):
             each.add_argument("--json", action="store_true", help="Print the result as JSON, and only that.")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        patient(self)
         verb = getattr(self, "_" + options["verb"].replace("-", "_"))
         try:
             verb(options)
+        except InvalidOption as error:
+            raise CommandError(f"--{error.name} is {error.value!r}: {error.advice}") from error
         except (EngineUnavailable, ImproperlyConfigured, LookupError, UnicodeEncodeError) as error:
             raise CommandError(str(error)) from error
 
     def _list(self, options: dict[str, Any]) -> None:
+        limit = None if options["limit"] is None else positive("limit", options["limit"])
         user = _user(options)
         sessions = user_sessions.sessions_of(user)
-        if sessions.complete is None and not options["repair"]:
-            self.stderr.write(IN_DOUBT)
+        if sessions.complete is None and (sessions.foreign or not options["repair"]):
+            self.stderr.write(FOREIGN if sessions.foreign else IN_DOUBT)
+        shown = sessions[:limit]
+        more = len(sessions) - len(shown)
         if options["json"]:
-            return self._write_json([_session(each) for each in sessions])
-        rows = [
-            (s.id, s.device, s.ip, _moment(s.created_at), _moment(s.last_seen), _moment(s.expires_at)) for s in sessions
-        ]
-        if rows:
-            tables.write(self.stdout, ("ID", "Device", "IP", "Signed in", "Last seen", "Expires"), rows)
-        self.stdout.write(f"{_counted(len(sessions))} of {_name(user)}.")
+            listed = [_session(each) for each in shown]
+            return self._write_json(listed if limit is None else {"sessions": listed, "more": more})
+        if shown:
+            tables.write(self.stdout, HEADINGS, [_row(each) for each in shown])
+        also = f": {len(shown):,} are shown, {more:,} more are not" if more else ""
+        self.stdout.write(f"{_counted(len(sessions))} of {_name(user)}{also}.")
 
     def _revoke(self, options: dict[str, Any]) -> None:
         user = _user(options)
@@ -74,15 +88,15 @@ class Command(BaseCommand):
     def _revoke_all(self, options: dict[str, Any]) -> None:
         user = None if options["everyone"] else _user(options)
         whose = _name(user) if user else "all users"
-        if not options["no_input"]:
-            self._ask(f"End all sessions of {whose}? [y/N] ")
+        if not options["no_input"] and not confirmed(f"End all sessions of {whose}? [y/N] "):
+            raise CommandError("Nothing was ended.")
         if not user:
             return self._say(options, {"ended": user_sessions.revoke_everyone()}, whose)
         revoked = user_sessions.revoke_all(user)
-        complete = True if options["repair"] else revoked.complete
+        complete = True if options["repair"] and not revoked.foreign else revoked.complete
         self._say(options, {"ended": revoked.ended, "complete": complete}, whose)
         if not complete:
-            self.stderr.write(IN_DOUBT)
+            self.stderr.write(FOREIGN if revoked.foreign else IN_DOUBT)
 
     def _stats(self, options: dict[str, Any]) -> None:
         shown = options["verbosity"] > 0 and not options["no_progress"]
@@ -96,15 +110,6 @@ class Command(BaseCommand):
             self.stdout.write("")
             tables.write(self.stdout, (heading, "Sessions", ""), rows, numbers=[1])
 
-    def _ask(self, question: str) -> None:
-        try:
-            with redirect_stdout(sys.stderr):  # stdout is for the result
-                answer = input(question)
-        except EOFError:
-            answer = ""
-        if answer.strip().lower() not in ("y", "yes"):
-            raise CommandError("Nothing was ended.")
-
     def _say(self, options: dict[str, Any], result: dict[str, Any], whose: str) -> None:
         if options["json"]:
             self._write_json(result)
@@ -113,6 +118,14 @@ class Command(BaseCommand):
 
     def _write_json(self, result: object) -> None:
         self.stdout.write(json.dumps(result))
+
+
+def _common_options() -> list[CommandParser]:
+    """Django's own, for after the verb too: without defaults, which would undo what stands before it."""
+    common = BaseCommand().create_parser("manage.py", "sessions", add_help=False)
+    for action in common._actions:
+        action.default = argparse.SUPPRESS
+    return [common]
 
 
 def _add_user(parser: Any, **options: Any) -> None:
@@ -140,6 +153,11 @@ def _session(session: user_sessions.UserSession) -> dict[str, Any]:
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in fields.items()}
 
 
+def _row(session: user_sessions.UserSession) -> tuple[str | None, ...]:
+    moments = session.created_at, session.last_seen, session.expires_at
+    return session.id, session.device, session.ip, *map(_moment, moments)
+
+
 def _moment(moment: datetime) -> str:
     return f"{timezone.localtime(moment) if timezone.is_aware(moment) else moment:%Y-%m-%d %H:%M}"
 
@@ -151,7 +169,11 @@ def summary(found: Statistics) -> list[str]:
         f"{_counted(found.sessions)}: {signed_in:,} of users ({found.users:,}), {found.anonymous:,} anonymous.",
         f"{found.bytes:,} bytes of data: {average:,} on average, {found.largest:,} at most.",
     ]
-    return [*lines, f"{found.unreadable:,} cannot be read."] if found.unreadable else lines
+    if found.unreadable:
+        lines.append(f"{found.unreadable:,} cannot be read.")
+    if found.foreign:
+        lines.append(f"{found.foreign:,} more in the store, made with none of this site's keys.")
+    return lines
 
 
 Rows = Sequence[tuple[str, str, str]]
