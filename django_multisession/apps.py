@@ -1,4 +1,7 @@
+from importlib import import_module
+
 from django.apps import AppConfig
+from django.conf import settings
 from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy as _
 
@@ -14,6 +17,8 @@ class MultisessionConfig(AppConfig):
         from . import hooks  # needs the apps' models
 
         hooks.connect()
+        if settings.SESSION_ENGINE == f"{checks.BACKENDS}moving":
+            import_module(settings.SESSION_ENGINE)  # which registers its checks, whatever MULTISESSION_MOVE says
         post_migrate.connect(make_indexes, sender=self, dispatch_uid="django_multisession")
 
 

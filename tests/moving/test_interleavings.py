@@ -5,6 +5,7 @@ there, and one side alone has the session.
 """
 
 import dataclasses
+import os
 import random
 from contextlib import suppress
 from types import SimpleNamespace
@@ -20,8 +21,7 @@ from tests.interleaving import Stepwise, interleave_async, interleave_sync
 
 from .conftest import saved_on
 
-TIMES = 1000  # for each pair, over the engines and faces: see COMBINATIONS
-BATCH = 25
+TIMES = 1000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 40  # for each pair, engine and face
 COMBINATIONS = [
     ("db", "memory"), ("cache", "memory"), ("file", "memory"), ("ours", "memory"),
     ("db", "redis"), ("cache", "redis"), ("django-redis", "redis"), ("cached_db", "redis"),
@@ -171,13 +171,9 @@ def owners(site, key):
     return [site.is_old(key), site.is_new(key)]
 
 
-def times(names):
-    return TIMES // BATCH * (4 if "memory" in names else 1)
-
-
 def move_and(site, face, chance, names, deed, phases):
     """Pairs of a take-over and a deed, in random orders; yields each afterwards."""
-    for _ in range(times(names)):
+    for _ in range(TIMES):
         key = saved_on(site.old, **DATA)
         mover, other = Request(site, face, "move", key), Request(site, face, chance.choice(phases), key)
         errors = []
@@ -261,7 +257,7 @@ def test_two_movers_and_one_session(site, face, names):
 def test_handing_back_and_everything_else(site, face, names):
     """`move` and `back` side by side: the session is wherever the last one has put it, and whole."""
     chance = random.Random(7)
-    for _ in range(times(names)):
+    for _ in range(TIMES):
         key = saved_on(site.at("move"), **DATA)
         requests = [Request(site, face, phase, key) for phase in ("back", chance.choice(["move", "back"]))]
 
@@ -282,7 +278,7 @@ def test_handing_back_and_everything_else(site, face, names):
 @pytest.mark.parametrize("deed", [log_out, log_out_unloaded], ids=lambda deed: deed.__name__)
 def test_handing_back_brings_nothing_back(site, face, names, deed):
     chance = random.Random(8)
-    for _ in range(times(names)):
+    for _ in range(TIMES):
         key = saved_on(site.at("move"), **DATA)
         requests = [Request(site, face, "back", key), Request(site, face, chance.choice(["move", "back"]), key)]
 
@@ -310,6 +306,9 @@ def test_the_steps_are_forced(site, face, names):
         steps.append(1)
 
     request = Request(site, face, "move", key)
-    run = face.runner.run if face.name == "async" else run_sync
-    run(request.session._data(request.over(Stepwise(None, stop))))
+
+    async def loading():
+        await request.session._data(request.over(Stepwise(None, stop)))
+
+    (face.runner.run if face.name == "async" else run_sync)(loading())
     assert len(steps) >= 9

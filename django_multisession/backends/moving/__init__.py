@@ -14,6 +14,10 @@ changes sides, and docs/moving.md for the deploys.
 from functools import lru_cache
 from typing import Any
 
+from . import checks as checks
+from .bulk import Moved as Moved
+from .bulk import amove as amove
+from .bulk import move as move
 from .plan import plan
 from .store import Moving
 

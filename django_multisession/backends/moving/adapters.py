@@ -27,6 +27,12 @@ COLUMNS = "ip", "user_agent"  # that packages keep beside the data
 class InTable(Foreign):
     """Of the engines with a table as Django's `AbstractBaseSession` has it. The row decides, whatever a cache says."""
 
+    @staticmethod
+    def app_of(engine: Any) -> str:
+        """The app that has the table."""
+        modules: list[str] = [each.__module__ for each in engine.__mro__ if each.__module__ in ADAPTERS]
+        return modules[0].partition(".backends")[0]
+
     @property
     def model(self) -> Any:
         if hasattr(self.engine, "get_model_class"):
@@ -34,14 +40,17 @@ class InTable(Foreign):
         return apps.get_model(self.engine.__module__.partition(".")[0], "Session")  # django-user-sessions
 
     @property
+    def alias(self) -> str:
+        return str(router.db_for_write(self.model))
+
+    @property
     def updates_only(self) -> bool:  # type: ignore[override]
         return hasattr(self.engine, "get_model_class")  # Django's own save(), with force_update
 
     def rows(self) -> Any:
-        alias = router.db_for_write(self.model)
-        rows = self.model._base_manager.using(alias)
+        rows = self.model._base_manager.using(self.alias)
         # Else a transaction may show a row as it was when it began.
-        return rows.select_for_update() if connections[alias].in_atomic_block else rows
+        return rows.select_for_update() if connections[self.alias].in_atomic_block else rows
 
     def find(self, key: str) -> tuple[dict[str, Any], datetime] | None:
         found = (

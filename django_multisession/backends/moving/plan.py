@@ -65,4 +65,11 @@ def store_of(engine: str) -> Any:
         raise ImproperlyConfigured(f"MULTISESSION_MOVE: {engine!r} is no session engine: {error}") from error
 
 
+def same_place(sides: Plan) -> bool:
+    """Of engines of this package: whether both keep their records in the same place."""
+    if sides.is_foreign:
+        return sides.from_ is sides.to
+    return sides.from_ is sides.to and not conf.MOVE.get("from_settings")  # type: ignore[union-attr]
+
+
 FACES = {"storage": SYNC, "astorage": ASYNC}
