@@ -17,7 +17,7 @@ class MultisessionConfig(AppConfig):
         from . import hooks  # needs the apps' models
 
         hooks.connect()
-        if settings.SESSION_ENGINE == f"{checks.BACKENDS}moving":
+        if f"{checks.BACKENDS}moving" == settings.SESSION_ENGINE:
             import_module(settings.SESSION_ENGINE)  # which registers its checks, whatever MULTISESSION_MOVE says
         post_migrate.connect(make_indexes, sender=self, dispatch_uid="django_multisession")
 

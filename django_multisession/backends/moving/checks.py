@@ -27,12 +27,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ...checks import BACKENDS, messages
 from ...conf import conf
-from .. import base
 from .adapters import InCache, InTable, adapter_of
-from .plan import Plan, plan, same_place, store_of
+from .plan import MOVING, NoSide, Plan, plan, same_place
 from .storage import BACK, MOVE
 
-MOVING = f"{BACKENDS}moving"
 SIGNED_COOKIES = "django.contrib.sessions.backends.signed_cookies"
 
 Problems = Iterator[tuple[str, str]]
@@ -61,16 +59,11 @@ def check(number: str, *tags: str, deploy: bool = False) -> Callable[..., Any]:
 def unusable_setting(**_kwargs: object) -> list[checks.CheckMessage]:
     if settings.SESSION_ENGINE != MOVING:
         return []
-    said = conf.MOVE
-    engines = [said.get("from"), said.get("to")] if isinstance(said, dict) else []
-    if MOVING in engines:
-        hint = "Finish one move before the next: manage.py sessions move --status."
-        return messages("E031", [("MULTISESSION_MOVE: a move cannot be moved.", hint)])
     try:
-        if len(engines) == 2 and not issubclass(store_of(str(engines[1])), base.SessionStore):
-            message = f"MULTISESSION_MOVE: 'to' is {engines[1]!r}, which is no engine of this package."
-            return messages("E031", [(message, f"There are: {BACKENDS}redis, .mongodb and .db.")])
         plan()
+    except NoSide as error:
+        hint = f"To which it can move: {BACKENDS}redis, .mongodb and .db. Finish one move before the next."
+        return messages("E031", [(str(error), hint)])
     except ImproperlyConfigured as error:
         hint = 'Set it to {"from": <engine>, "to": <engine>, "phase": "prepare"}; see docs/moving.md.'
         return messages("E030", [(str(error), hint)])

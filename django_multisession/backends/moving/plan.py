@@ -17,7 +17,12 @@ from .foreign import Foreign
 from .ours import Ours
 from .storage import MOVE, PHASES, Keys, MovingStorage
 
+MOVING = __name__.rpartition(".")[0]
 NAMES = "from", "to", "phase", "from_settings"
+
+
+class NoSide(ImproperlyConfigured):
+    """An engine that cannot be a side of a move, or not this one."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,15 @@ def plan() -> Plan:
         raise ImproperlyConfigured(f"MULTISESSION_MOVE is {said!r}: a dict of {', '.join(NAMES)} (the last optional).")
     if said["phase"] not in PHASES:
         raise ImproperlyConfigured(f"MULTISESSION_MOVE: the phase is {said['phase']!r}, none of {', '.join(PHASES)}.")
-    return Plan(store_of(said["from"]), store_of(said["to"]), said["phase"])
+    found = Plan(store_of(said["from"]), store_of(said["to"]), said["phase"])
+    if not issubclass(found.to, base.SessionStore):
+        raise NoSide(f"MULTISESSION_MOVE: 'to' is {said['to']!r}, which is no engine of this package.")
+    return found
 
 
 def store_of(engine: str) -> Any:
+    if engine == MOVING:
+        raise NoSide("MULTISESSION_MOVE: a move cannot be moved.")
     try:
         return import_module(engine).SessionStore
     except (ImportError, AttributeError) as error:
