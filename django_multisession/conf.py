@@ -90,7 +90,10 @@ class Conf:
     MONGODB_COLLECTION = Setting("sessions", "Name of the MongoDB collection.")
     # Sockets wait for no more than 24 days: what they are told is a 32-bit number of milliseconds.
     TIMEOUT = DurationSetting(
-        5.0, "Time to wait for Redis or MongoDB where the URL or URI does not say.", least=0.001, most="1d"
+        5.0,
+        "Time to wait for Redis or MongoDB where the URL or URI does not say; to repeat a conflict of SQL's.",
+        least=0.001,
+        most="1d",
     )
     MAX_BYTES = Setting(1024 * 1024, "Largest encoded session, in bytes; a larger one raises SessionTooLarge.")
     COMPRESS_OVER = Setting[int | None](64, "Compress serialized sessions of more than this many bytes; None: never.")

@@ -2,7 +2,8 @@
 
 Asynchronous clients are bound to the loop that opened them, so each loop gets its own, and it is closed with its loop:
 every way of running one (`asyncio.run()`, `async_to_sync`, uvicorn, pytest) ends it with `loop.shutdown_asyncgens()`,
-which finishes the suspended generator that holds the client.
+which finishes the suspended generator that holds the client. The generator is an attribute of the loop. In a dictionary
+with weak keys no loop would die before it is shut down: its client's streams, which are the value, hold it, the key.
 """
 
 import asyncio
@@ -10,8 +11,8 @@ import atexit
 import os
 from collections.abc import AsyncGenerator, Callable
 from threading import Lock
-from typing import Any, Generic, Protocol, TypeVar
-from weakref import WeakKeyDictionary, WeakSet
+from typing import Any, Generic, Protocol, TypeVar, cast
+from weakref import WeakSet
 
 from django.core.signals import setting_changed
 
@@ -26,6 +27,8 @@ class Closable(Protocol):
 
 S = TypeVar("S", bound=Closable)
 
+KEPT = "_django_multisession"  # the attribute of a loop: {a mark of Connections: (storage, generator)}
+
 
 class Connections(Generic[S]):
     """The storages of one engine: `open_sync()` makes the first, `open_async()` turns it into a loop's own.
@@ -39,16 +42,15 @@ class Connections(Generic[S]):
         self._open_sync = open_sync
         self._open_async = open_async
         self._settings = settings
-        self._kept: list[object] = []
+        self._kept: list[object] = []  # of the processes that this one was forked from
+        self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
         self._lock = Lock()
         self._reset()
         Connections._all.add(self)
 
     def _reset(self) -> None:
         self._sync: S | None = None
-        self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[S, AsyncGenerator[S, None]]] = (
-            WeakKeyDictionary()
-        )
+        self._mark = object()  # what loops keep under an older one is forgotten
 
     def sync(self) -> S:
         """The process's storage."""
@@ -62,23 +64,21 @@ class Connections(Generic[S]):
         """The running event loop's storage. Raises `RuntimeError` where none runs."""
         loop = asyncio.get_running_loop()
         try:
-            return self._async[loop][0]
-        except KeyError:
+            return cast(S, getattr(loop, KEPT)[self._mark][0])
+        except (AttributeError, KeyError):
             return self._open_in(loop)
 
     def _open_in(self, loop: asyncio.AbstractEventLoop) -> S:
-        open_here = self._async
-        # keyrefs() is a copy: the loops of other threads come and go meanwhile.
-        for ended in [each for ref in open_here.keyrefs() if (each := ref()) is not None and each.is_closed()]:
-            open_here.pop(ended, None)  # ended without shutdown_asyncgens()
-        keeper = _keep(self._open_async(self.sync()), lambda: open_here.pop(loop, None))
+        kept, mark = vars(loop).setdefault(KEPT, {}), self._mark
+        keeper = _keep(self._open_async(self.sync()), lambda: kept.pop(mark, None))
         storage = run_sync(keeper.__anext__())
-        open_here[loop] = storage, keeper
+        kept[mark] = storage, keeper
+        self._loops.add(loop)
         return storage
 
     def close(self) -> None:
         """Close the process's client and forget the others; each of those is closed when its loop ends."""
-        storage, self._kept = self._sync, [each for each in (*self._kept, self._async) if each]
+        storage = self._sync
         self._reset()
         if storage is not None:
             storage.close()
@@ -93,7 +93,7 @@ class Connections(Generic[S]):
     def _forked(cls) -> None:
         """A child opens its own clients. The parent's stay referenced: closing one would hang up on the parent."""
         for connections in list(cls._all):
-            connections._kept += [connections._sync, connections._async]
+            connections._kept += [connections._sync, *connections._loops]
             connections._lock = Lock()
             connections._reset()
 

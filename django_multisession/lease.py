@@ -1,11 +1,15 @@
 """The lease on a table: of two purges one works, the other is told.
 
-    PostgreSQL       SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '.' || <table>, 0))
     MySQL, MariaDB   SELECT GET_LOCK('multisession:' || <SHA-1 of database and table>, 0)
-    elsewhere        a row of `PurgeLease`: UPDATE ... WHERE name = %s AND expires_at < <now>, else INSERT
+    elsewhere        a row of `PurgeLease`: UPDATE ... WHERE name = %s AND expires_at < <its now>, else INSERT
 
-A server frees its lock when the holder's connection ends, however that comes about. A row counts for a minute after it
-was renewed, so that much later than a `kill -9` the next purge can start.
+MySQL frees its lock when the holder's connection ends, however that comes about. A row counts for a minute after it was
+renewed, so that much later than a `kill -9` the next purge can start.
+
+PostgreSQL has such locks too, but they belong to a connection of the server's, and a pooler in transaction mode, of
+which nobody may have told, hands out another one for each statement: there the lock would be left behind when the purge
+is over, and its like could not start. Its lock of a transaction stands beside the row, for as long as it takes to write
+that; and instead of it for a purge within the caller's transaction, for which nobody is to wait.
 """
 
 import os
@@ -17,13 +21,16 @@ from typing import Any
 
 from django.apps import apps
 from django.db import Error, IntegrityError, connections, router, transaction
+from django.db.models.expressions import RawSQL
 
-from .records import utcnow
+from .databases import clock_sql, guarded, in_transaction
+from .exceptions import EngineUnavailable
+from .records import MILLISECOND, utcnow
 
 SECONDS = 60.0
 RENEWED = timedelta(seconds=15)  # not with each batch: that would be as many transactions again
 
-_KEY = "hashtextextended(coalesce(current_schema(), '') || '.' || %s, 0)"
+_TRY = "SELECT pg_try_advisory_xact_lock(hashtextextended(coalesce(current_schema(), '') || '.' || %s, 0))"
 
 # An advisory lock lets its own connection in again, and the tasks of an event loop share one: so the process looks too.
 _held: dict[tuple[object, ...], object] = {}
@@ -41,7 +48,8 @@ class Lease:
     def acquire(self) -> bool:
         """`False` if another purge has it."""
         # The process id: a child forked in the middle of a purge does not hold what its parent does.
-        self.key = os.getpid(), self.alias, str(connections[self.alias].settings_dict["NAME"]), self.table
+        database = str(connections[self.alias].settings_dict["NAME"]), _schema(self.alias)
+        self.key = os.getpid(), self.alias, *database, self.table
         if _held.setdefault(self.key, self) is not self:
             return False
         acquired = False
@@ -59,62 +67,45 @@ class Lease:
 
     def release(self) -> None:
         _held.pop(self.key, None)
-        with suppress(Error):  # the connection is gone, and the lock with it; or the row expires
-            self.lock.release()
+        with suppress(Error, EngineUnavailable):  # the connection is gone, and the lock with it; or the row expires
+            guarded(self.alias, self.lock.release)
 
 
 def _lock(lease: Lease) -> Any:
-    connection = connections[lease.alias]
-    if connection.vendor == "mysql":
-        return MySQLLock(lease)
-    # Sites behind a pooler that hands out a connection per transaction set this: a session's lock would leak there.
-    if connection.vendor == "postgresql" and not connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"):
-        return PostgresLock(lease)
-    return Row(lease)
+    vendor = connections[lease.alias].vendor
+    return {"mysql": MySQLLock, "postgresql": PostgresRow}.get(vendor, Row)(lease)
 
 
-class Lock:
-    """A lock of the server's, of this connection."""
+def _schema(alias: str) -> str:
+    """Of a site with a schema for each tenant: theirs are different tables."""
+    return str(_asked(alias, "SELECT current_schema()")) if connections[alias].vendor == "postgresql" else ""
+
+
+def _asked(alias: str, statement: str, *parameters: str) -> Any:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchone()[0]
+
+
+class MySQLLock:
+    """Its names are the server's, not the database's, and at most 64 characters long."""
 
     def __init__(self, lease: Lease) -> None:
-        self.connection: Any = connections[lease.alias]
-        self.table = lease.table
+        self.alias = lease.alias
+        self.name = _name(str(connections[lease.alias].settings_dict["NAME"]), lease.table)
+
+    def acquire(self) -> bool:
+        return bool(_asked(self.alias, "SELECT GET_LOCK(%s, 0)", self.name))
 
     def renew(self) -> bool:
         return True
 
-    def _ask(self, statement: str, *parameters: object) -> Any:
-        with self.connection.cursor() as cursor:
-            cursor.execute(statement, parameters)
-            return cursor.fetchone()[0]
-
-
-class PostgresLock(Lock):
-    def acquire(self) -> bool:
-        # Within the caller's transaction, until its end: the rows are not gone before, and a failed one cannot unlock.
-        self.scope = "xact_" if self.connection.in_atomic_block else ""
-        return bool(self._ask(f"SELECT pg_try_advisory_{self.scope}lock({_KEY})", self.table))
-
     def release(self) -> None:
-        if not self.scope:
-            self._ask(f"SELECT pg_advisory_unlock({_KEY})", self.table)
-
-
-class MySQLLock(Lock):
-    """Its names are the server's, not the database's, and at most 64 characters long."""
-
-    def acquire(self) -> bool:
-        return bool(self._ask("SELECT GET_LOCK(%s, 0)", self._name()))
-
-    def release(self) -> None:
-        self._ask("SELECT RELEASE_LOCK(%s)", self._name())
-
-    def _name(self) -> str:
-        return _name(str(self.connection.settings_dict["NAME"]), self.table)
+        _asked(self.alias, "SELECT RELEASE_LOCK(%s)", self.name)
 
 
 class Row:
-    """In the database that the routers name for `PurgeLease`, whichever one is purged."""
+    """In the database that the routers name for `PurgeLease`, whichever one is purged; by that one's clock."""
 
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
@@ -123,7 +114,7 @@ class Row:
         self.name = _name(lease.alias, lease.table)
 
     def acquire(self) -> bool:
-        if self._rows().filter(expires_at__lt=utcnow()).update(**self._values()):
+        if self._rows().filter(expires_at__lt=self._now()).update(**self._values()):
             return True
         try:
             with transaction.atomic(using=self.alias):
@@ -145,7 +136,35 @@ class Row:
 
     def _values(self) -> dict[str, object]:
         self.renewed = utcnow()
-        return {"holder": self.lease.holder, "expires_at": self.renewed + self.lease.duration}
+        return {"holder": self.lease.holder, "expires_at": self._now(self.lease.duration)}
+
+    def _now(self, more: timedelta = timedelta(0)) -> Any:
+        return RawSQL(f"{clock_sql(self.alias)} + {more // MILLISECOND}", [])  # noqa: S611  no input
+
+
+class PostgresRow(Row):
+    def __init__(self, lease: Lease) -> None:
+        super().__init__(lease)
+        if self.alias == lease.alias:  # whatever another site calls the database
+            self.name = _name(_schema(lease.alias), lease.table)
+
+    def acquire(self) -> bool:
+        self.in_transaction = in_transaction(self.lease.alias)
+        if self.in_transaction:
+            return self._locked() and not self._rows().filter(expires_at__gte=self._now()).exists()
+        with transaction.atomic(using=self.lease.alias):
+            return self._locked() and super().acquire()
+
+    def _locked(self) -> bool:
+        """Until the end of the transaction: the rows are not gone before."""
+        return bool(_asked(self.lease.alias, _TRY, self.lease.table))
+
+    def renew(self) -> bool:
+        return self.in_transaction or super().renew()
+
+    def release(self) -> None:
+        if not self.in_transaction:
+            super().release()
 
 
 def _name(database: str, table: str) -> str:

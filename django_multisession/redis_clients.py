@@ -12,20 +12,20 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 from django_redis import get_redis_connection
 
+from . import redis_pool
 from .conf import conf
 from .exceptions import EngineUnavailable
 
-# Connection options that are objects of the synchronous client, or notes that a pool makes for itself.
-SYNCHRONOUS = {"parser_class", "retry", "redis_connect_func", "event_dispatcher", "himport_registry", "connection_pool"}
-OF_THE_POOL = ("maint", "orig_", "oss_")
+# Connection options that are objects of the synchronous client.
+SYNCHRONOUS = {"parser_class", "retry", "redis_connect_func", "connection_pool"}
 
 
 def configured() -> Any:
-    """The client of `MULTISESSION_REDIS`, else that of the cache alias, for its primary.
+    """A client with the settings of that of `MULTISESSION_REDIS`, else of the cache alias's, for its primary.
 
     Raises `ImproperlyConfigured` where it decodes responses, or the alias is not django-redis's.
     """
-    client = _of_setting(conf.REDIS) if conf.REDIS else _of_alias(settings.SESSION_CACHE_ALIAS)
+    client = redis_pool.for_sessions(_of_setting(conf.REDIS) if conf.REDIS else _of_alias(settings.SESSION_CACHE_ALIAS))
     if client.connection_pool.connection_kwargs.get("decode_responses"):
         raise ImproperlyConfigured("The Redis client of the sessions must not decode responses: payloads are bytes.")
     return client
@@ -64,14 +64,11 @@ def asynchronous(client: Any) -> Any:
     if isinstance(pool, redis.sentinel.SentinelConnectionPool):
         return _of_sentinel(pool)
     kind = _asynchronous_kind(pool.connection_class)
-    return redis.asyncio.Redis.from_pool(
-        redis.asyncio.BlockingConnectionPool(
-            connection_class=kind,
-            max_connections=pool.max_connections,
-            timeout=conf.TIMEOUT,
-            **_options(pool.connection_kwargs, kind),
-        )
-    )
+    options = {"connection_class": kind, "max_connections": pool.max_connections, "timeout": conf.TIMEOUT}
+    options |= _options(pool.connection_kwargs, kind)
+    if redis_pool.is_plain(pool):
+        return redis.asyncio.Redis.from_pool(redis_pool.AsyncPool(**redis_pool.UNNOTIFIED, **options))
+    return redis.asyncio.Redis.from_pool(redis.asyncio.BlockingConnectionPool(**options))
 
 
 def _of_sentinel(pool: Any) -> Any:
@@ -102,4 +99,5 @@ def _asynchronous_kind(kind: type) -> type:
 def _options(options: dict[str, Any], kind: type) -> dict[str, Any]:
     classes = [each for each in kind.__mro__ if each is not object]
     accepted = {name for each in classes for name in inspect.signature(each).parameters} - SYNCHRONOUS
-    return {name: value for name, value in options.items() if name in accepted and not name.startswith(OF_THE_POOL)}
+    accepted = {name for name in accepted if not name.startswith(redis_pool.OF_THE_POOL)}
+    return {name: value for name, value in options.items() if name in accepted}

@@ -26,7 +26,6 @@ DELETE picks::
     DELETE FROM <table> WHERE session_id IN (...) [AND <criteria> AND expires_at <= <last>, if not locked]
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
@@ -34,22 +33,21 @@ from typing import Any, NamedTuple
 from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import FieldDoesNotExist
-from django.db import Error, OperationalError, connections, router, transaction
+from django.db import connections, router, transaction
 from django.db.models import BigIntegerField, Count, ExpressionWrapper, F, Func, Q
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
-from .exceptions import EngineUnavailable, InvalidOption
-from .records import EPOCH, from_epoch, utcnow
-from .twins import settle
+from .databases import asking, clock, guarded
+from .exceptions import InvalidOption
+from .records import EPOCH, utcnow
 
-Call = Callable[..., Any]
+__all__ = ["asking", "clock"]  # for who asks a table
 
 FEW = 100  # rows that MySQL deletes one by one
-ATTEMPTS = 5
-# PostgreSQL: serialization failure, deadlock. MySQL: deadlock; MariaDB: changed since the snapshot.
-OVERTAKEN = {"40001", "40P01", 1213, 1020}
 DAY = 24 * 60 * 60 * 1000  # milliseconds
+FIRST, LAST = -(2**63), 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -92,6 +90,8 @@ class Table:
         self.field = self.model._meta.get_field(self.expiry)
         self.alias = alias or router.db_for_write(self.model)
         self.name = self.model._meta.db_table
+        # SQLite keeps any type in any column, so an id may be what no parameter can be.
+        self.by_row = self.ours and connections[self.alias].vendor == "sqlite"
 
     def moment(self, moment: datetime) -> datetime:
         return moment if self.ours or settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
@@ -101,7 +101,11 @@ class Table:
         return Q(*((f"{self.expiry}__{lookup}", value) for lookup, value in lookups.items()))
 
     def rows(self) -> Any:
-        return self.model._base_manager.using(self.alias)
+        """With `_key`, by which a row is found again; without those whose expiry is no number."""
+        rows = self.model._base_manager.using(self.alias)
+        if not self.by_row:
+            return rows.annotate(_key=F("pk"))
+        return rows.annotate(_key=RawSQL("rowid", [], BigIntegerField())).filter(self.where(gt=FIRST, lte=LAST))
 
     def matching(self, criteria: Criteria) -> Any:
         doomed = self.where(lt=self.moment(criteria.before))
@@ -125,7 +129,7 @@ class Table:
     def positions(self, rows: Any) -> list[Position]:
         # The bare number: as a moment it may be a naive local one, which is ambiguous for an hour each autumn.
         expiry = ExpressionWrapper(F(self.expiry), BigIntegerField()) if self.ours else F(self.expiry)
-        return [Position(*row) for row in rows.annotate(_expiry=expiry).values_list("_expiry", "pk")]
+        return [Position(*row) for row in rows.annotate(_expiry=expiry).values_list("_expiry", "_key")]
 
 
 def table_of(model: Any, database: str | None) -> Table:
@@ -154,24 +158,9 @@ def batch(
     if criteria.expiry_only:  # those that are looked at go
         size = most
     by_place = criteria.expiry_only and connections[table.alias].vendor == "postgresql"
-    done, last = _repeated(_by_place if by_place else _by_key, table, criteria, after, size, most)
+    one = _by_place if by_place else _by_key
+    done, last = guarded(table.alias, one, table, criteria, after, size, most)
     return done, last or after
-
-
-def _repeated(function: Call, table: Table, *arguments: Any) -> Any:
-    """Again if a request was faster: under REPEATABLE READ a row that has changed meanwhile makes the batch fail."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return function(table, *arguments)
-        except OperationalError as error:
-            if attempt == ATTEMPTS or connections[table.alias].in_atomic_block or not _overtaken(error):
-                raise
-
-
-def _overtaken(error: OperationalError) -> bool:
-    cause = error.__cause__
-    codes = {getattr(cause, "sqlstate", None), getattr(cause, "pgcode", None), *error.args[:1]}
-    return not OVERTAKEN.isdisjoint(codes)
 
 
 def _by_place(
@@ -213,7 +202,7 @@ def _by_key(
         found, ended = _looked_at(table, criteria, _locked(window) if criteria.expiry_only else window, size, most)
         ids = [each.pk for each in found]
         if found and not criteria.expiry_only:
-            ids = list(_locked(_still(table, criteria, found)).values_list("pk", flat=True))
+            ids = list(_locked(_still(table, criteria, found)).values_list("_key", flat=True))
         return Batch(len(found), _delete_locked(table, ids), ended), found[-1] if found else None
 
 
@@ -221,7 +210,7 @@ def _looked_at(table: Table, criteria: Criteria, window: Any, size: int, most: i
     """The rows of the window up to the last one that may go, and whether there are no more behind them."""
     found = table.positions(window)
     if most < len(found):
-        matching = _still(table, criteria, found).order_by(table.expiry, "pk").values_list("pk", flat=True)
+        matching = _still(table, criteria, found).order_by(table.expiry, "_key").values_list("_key", flat=True)
         if len(ids := list(matching[:most])) == most:
             return found[: 1 + [each.pk for each in found].index(ids[-1])], False
     return found, len(found) < size  # fewer rows than asked for: there were no more
@@ -231,7 +220,7 @@ def _delete_locked(table: Table, ids: list[Any]) -> int:
     """Delete rows that nobody else can change now, touching no others: MySQL would wait for those that are locked."""
     connection = connections[table.alias]
     if connection.vendor != "mysql" or not ids:
-        return _delete(table.rows().filter(pk__in=ids))
+        return _delete(table.rows().filter(_key__in=ids))
     pk, quote = table.model._meta.pk, connection.ops.quote_name
     names = {"table": quote(table.name), "pk": quote(pk.column)}
     values = [pk.get_db_prep_value(id, connection, prepared=False) for id in ids]
@@ -247,7 +236,7 @@ def _delete_locked(table: Table, ids: list[Any]) -> int:
 
 def _still(table: Table, criteria: Criteria, found: list[Position]) -> Any:
     rows = table.matching(criteria).filter(table.where(lte=found[-1].expiry))
-    return rows.filter(pk__in=[each.pk for each in found])
+    return rows.filter(_key__in=[each.pk for each in found])
 
 
 def _locked(rows: Any) -> Any:
@@ -265,8 +254,8 @@ def _window(table: Table, criteria: Criteria, after: Position | None) -> Any:
     if criteria.expiry_only:  # all that was looked at before is gone, or locked: no need to know the last id
         return rows.order_by(table.expiry)
     if after is not None:
-        rows = rows.filter(table.where(gt=after.expiry) | Q(pk__gt=after.pk))
-    return rows.order_by(table.expiry, "pk")
+        rows = rows.filter(table.where(gt=after.expiry) | Q(_key__gt=after.pk))
+    return rows.order_by(table.expiry, "_key")
 
 
 # Without removing
@@ -281,7 +270,14 @@ def days(table: Table, criteria: Criteria) -> dict[date, int]:
     """How many rows would go, by the day, in UTC, on which they expire or did."""
     rows = table.matching(criteria).order_by().values(_day=_day(table)).annotate(_rows=Count("*")).order_by("_day")
     counted = rows.values_list("_day", "_rows")
-    return {(EPOCH + timedelta(days=int(day))).date() if table.ours else day: number for day, number in counted}
+    return {_date(day) if table.ours else day: number for day, number in counted}
+
+
+def _date(day: int) -> date:
+    try:
+        return (EPOCH + timedelta(days=int(day))).date()
+    except OverflowError:  # none of this engine's rows
+        return date.min
 
 
 def _day(table: Table) -> Any:
@@ -307,42 +303,3 @@ def _between(table: Table, first: datetime | None, end: datetime, at_most: int) 
         within &= table.where(gte=table.moment(first))
     # The expiry alone, in its order: with the primary key, or in any order, the server would read the table too.
     return int(table.rows().filter(within).order_by(table.expiry).values(table.expiry)[:at_most].count())
-
-
-# Milliseconds since 1970, now rather than at the beginning of the transaction.
-CLOCKS = {
-    "postgresql": "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint",
-    "mysql": "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000",
-    "oracle": """
-        SELECT (CAST(SYS_EXTRACT_UTC(SYSTIMESTAMP) AS DATE) - DATE '1970-01-01') * 86400000 FROM DUAL
-        """,
-}
-
-
-def clock(alias: str) -> datetime:
-    """Now in UTC by the clock of the database; SQLite has none but the host's. Raises `django.db.Error`."""
-    connection = connections[alias]
-    if connection.vendor not in CLOCKS:
-        return utcnow()
-    with connection.cursor() as cursor:
-        cursor.execute(CLOCKS[connection.vendor])
-        return from_epoch(int(cursor.fetchone()[0]))
-
-
-async def asking(call: Call, alias: str, function: Call, *arguments: Any) -> Any:
-    """What a function answers that asks the database; `call` runs it, directly or in Django's database thread."""
-    try:
-        return await settle(call(guarded, alias, function, *arguments))
-    except Error as error:
-        raise EngineUnavailable(f"Database: {error}") from error
-
-
-def guarded(alias: str, function: Call, *arguments: Any) -> Any:
-    try:
-        return function(*arguments)
-    except Error:
-        # Outside of a request nothing else would notice that the server hung up and open a new connection.
-        connection = connections[alias]
-        if connection.autocommit and not connection.in_atomic_block:
-            connection.close_if_unusable_or_obsolete()
-        raise

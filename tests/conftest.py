@@ -28,6 +28,8 @@ hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 
 # Its release 2.9 asks for Django before 6.1.
 collect_ignore = [] if find_spec("django_celery_beat") else ["test_django_celery_beat.py"]
+if not find_spec("django_tenants"):
+    collect_ignore.append("packages/test_tenants.py")
 
 # Engine under test: its module, and for SQL the database that it uses.
 ENGINES = {

@@ -80,14 +80,19 @@ def test_there_is_none_outside_of_a_loop(fake: Connections[FakeStorage]) -> None
         fake.running()
 
 
-def test_the_client_of_a_loop_that_was_only_closed_is_let_go(fake: Connections[FakeStorage]) -> None:
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_loop_that_nobody_shut_down_is_let_go_with_its_client(fake: Connections[FakeStorage], closed: bool) -> None:
+    """Though the client holds the loop, as every real one does by its streams."""
     loop = asyncio.new_event_loop()
-    abandoned = weakref.ref(loop.run_until_complete(running(fake)))
-    loop.close()
-    asyncio.run(running(fake))
-    del loop
+    storage: Any = loop.run_until_complete(running(fake))
+    storage.loop = loop
+    if closed:
+        loop.close()
+    left = weakref.ref(loop), weakref.ref(storage)
+    del loop, storage
     gc.collect()
-    assert abandoned() is None
+    assert [each() for each in left] == [None, None]
 
 
 def test_loops_come_and_go_in_many_threads(fake: Connections[FakeStorage]) -> None:
@@ -235,6 +240,40 @@ def test_nothing_keeps_a_loop_alive(Store: Any) -> None:
     ended = [asyncio.run(main()) for _ in range(3)]
     gc.collect()
     assert [loop() for loop in ended] == [None, None, None]
+
+
+def end_by_run(Store: Any) -> "weakref.ref[asyncio.AbstractEventLoop]":
+    async def main() -> "weakref.ref[asyncio.AbstractEventLoop]":
+        await visit(Store)
+        return weakref.ref(asyncio.get_running_loop())
+
+    return asyncio.run(main())
+
+
+def end_by_close(Store: Any) -> "weakref.ref[asyncio.AbstractEventLoop]":
+    """Without shutdown_asyncgens(), so nothing closes the client."""
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(visit(Store))
+    loop.close()
+    return weakref.ref(loop)
+
+
+def descriptors() -> int:
+    gc.collect()
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("end", [end_by_run, end_by_close])
+def test_three_hundred_loops_leave_nothing(Store: Any, opened: Callable[[], int], end: Any) -> None:
+    """No loop, no file descriptor and no connection of the server's."""
+    end(Store)
+    before = descriptors(), settled(opened)
+    with ThreadPoolExecutor(3) as pool:
+        ended = list(pool.map(end, [Store] * 300))
+    assert falls_to(before[0], descriptors)
+    assert falls_to(before[1], opened)
+    assert [loop for loop in ended if loop()] == []
 
 
 def test_async_to_sync_called_again_and_again_leaves_no_connections(Store: Any, opened: Callable[[], int]) -> None:

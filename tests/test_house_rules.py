@@ -255,7 +255,7 @@ EXTRAS = """
 
 def test_package_imports_without_extras() -> None:
     """Neither drivers nor anything else that only an extra installs is needed, but by the engine that it is for."""
-    names = "backends.mongodb", "backends.redis", "redis_clients", "redis_wire", "tasks"
+    names = "backends.mongodb", "backends.redis", "redis_answers", "redis_clients", "redis_pool", "tasks"
     of_extras = {f"django_multisession.{name}" for name in names}
     code = f"""
 from importlib import import_module

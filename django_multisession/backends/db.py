@@ -3,37 +3,52 @@
 One row per session in `django_multisession_session` (see `models.Session`); times are milliseconds since 1970::
 
     read     SELECT ... WHERE session_id = %s AND expires_at > %s
-    insert   INSERT ... ON CONFLICT DO NOTHING          (MySQL: INSERT IGNORE, SQLite: INSERT OR IGNORE)
+    insert   INSERT ... ON CONFLICT (session_id) DO NOTHING             (MySQL: INSERT; a duplicate id is an error)
     replace  UPDATE ... WHERE session_id = %s AND version = %s AND expires_at > %s; on a miss, read
     touch    UPDATE ... SET expires_at = %s, updated_at = %s WHERE session_id = %s AND expires_at > %s
     remove   DELETE ... WHERE session_id = %s           (of several: IN (...))
-    of_user  SELECT ... WHERE user_id = %s AND expires_at > %s
-    scan     SELECT ... WHERE session_id > %s AND expires_at > %s ORDER BY session_id LIMIT
+    of_user  SELECT ... WHERE user_id = %s AND expires_at > <the database's now> - <an hour>
+    scan     SELECT ... WHERE session_id > %s AND expires_at > <the same> ORDER BY session_id LIMIT
     purge    the first batch of a sweep: see `sweep.py`
 
 Each is a statement of its own in autocommit mode, or part of the transaction that the caller has open. The first five,
-those of requests, are compiled by the ORM once per database and run many times: building a queryset costs several times
-the query. All of them go to the database that the routers name for writes: a replica may lag behind the
-log-in that was just saved.
+those of requests, are compiled by the ORM once per database and run many times, each by a cursor of its own: building a
+queryset costs several times the query. All of them go to the database that the routers name for writes: a replica may
+lag behind the log-in that was just saved.
+
+A row that this engine cannot have written is no session, and a line in the log: see `COLUMNS`.
 """
 
-from collections.abc import Callable, Iterable
-from datetime import datetime
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, cast
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
+from django.contrib.auth import SESSION_KEY as USER_ID_KEY
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, router, transaction
+from django.db import DataError, Error, IntegrityError, connections, router, transaction
 from django.db.models import QuerySet, sql
-from django.db.models.constants import OnConflict
+from django.db.models.expressions import RawSQL
 
 from .. import sweep
 from ..codecs import Serialized
-from ..records import Page, Record, epoch_now, from_epoch, to_epoch, utcnow
+from ..databases import asking, clock, clock_sql, codes
+from ..exceptions import SessionNotSerializable
+from ..records import Page, Record, epoch_now, from_epoch, to_epoch
 from . import base
+
+LAST = to_epoch(datetime.max.replace(tzinfo=UTC))
+LARGEST = 2**63 - 1
+FIRST = -LARGEST - 1
+HOUR = 60 * 60 * 1000  # milliseconds
+NO_SUCH_CHARACTERS = 1366  # of MySQL, whose drivers do not agree on the kind of error
+
+logger = logging.getLogger("django.security.SuspiciousSession")
 
 FIELDS = ("session_id", "data", "user_id", "created_at", "updated_at", "expires_at", "version")
 
@@ -78,15 +93,20 @@ class DbStorage:
         return int(await self._ask(_remove, list(ids)))
 
     async def of_user(self, user_id: str) -> list[Record]:
+        """Those that have expired for less than an hour too. Not by this host's clock: a fast one would miss some."""
         # Compared once more: MySQL's usual collation takes "Ann" and "ann" for one user.
         return [record for record in await self._ask(_of_user, user_id) if record.user_id == user_id]
 
     async def scan(self, after: str | None, limit: int) -> Page:
-        records = await self._ask(_scan, after or "", limit)
-        return Page(records, next=records[-1].id if len(records) == limit else None)
+        """As `of_user()`."""
+        return Page(*await self._ask(_scan, after or "", limit))
 
     async def purge(self, before: datetime, limit: int) -> int:
         return int(await self._ask(_purge, before, limit))
+
+    async def clock(self) -> datetime:
+        """The database's now. No verb."""
+        return cast(datetime, await self._ask(clock))
 
     async def after_commit(self, function: Callable[[], object]) -> bool:
         """Have a function called after the open transaction, unless it is rolled back; `False` where none is open."""
@@ -99,7 +119,7 @@ class DbStorage:
 
     async def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
         alias = _alias()
-        return await sweep.asking(self.call, alias, function, alias, *arguments)
+        return await asking(self.call, alias, function, alias, *arguments)
 
 
 def _alias() -> str:
@@ -126,11 +146,19 @@ def _locking_read_sql(alias: str, vendor: str) -> str:
 @lru_cache
 def _insert_sql(alias: str, vendor: str) -> str:
     model = _model()
-    query = sql.InsertQuery(model, on_conflict=OnConflict.IGNORE)
+    query = sql.InsertQuery(model)
     template = model(**dict.fromkeys(FIELDS, 0) | {"session_id": "", "data": b"", "user_id": ""})
     query.insert_values([model._meta.get_field(name) for name in FIELDS], [template])
     [(statement, _)] = query.get_compiler(alias).as_sql()
-    return str(statement)
+    if not _names_conflicts(alias):
+        return str(statement)
+    # Of that column alone: a conflict that a site's own constraint sees is an error, and no key that is taken.
+    return f"{statement} ON CONFLICT ({connections[alias].ops.quote_name('session_id')}) DO NOTHING"
+
+
+def _names_conflicts(alias: str) -> bool:
+    """Whether an INSERT can say which conflict it ignores. MySQL's ignores all, and stores what does not fit cut."""
+    return bool(connections[alias].features.supports_update_conflicts_with_target)
 
 
 @lru_cache
@@ -167,32 +195,23 @@ def _compiled(alias: str, query: Any) -> str:
     return str(statement)
 
 
-# A cursor of each connection, kept open: opening one costs more than the query.
-_cursors: WeakKeyDictionary[Any, tuple[Any, Any]] = WeakKeyDictionary()
-
-
-def _run(alias: str, statement: Statement, parameters: tuple[Any, ...], answer: Callable[[Any], Any]) -> Any:
-    """What a hot statement answers. Whoever comes in between, as an instrumented query may, gets another cursor."""
-    connection = connections[alias]
-    logged = connection.queries_logged  # by cursors of another kind
-    connection.close_if_health_check_failed()
-    of, cursor = _cursors.pop(connection, (None, None))
-    if cursor is None or of is not connection.connection or logged:
-        cursor = connection.cursor()
-    cursor.execute(statement(alias, connection.vendor), parameters)
-    result = answer(cursor)
-    if not logged:
-        _cursors[connection] = connection.connection, cursor
-    return result
+# The cursor is asked for each time, though that takes about as long as a read itself: other packages hang on
+# connection.cursor(). django-tenants sets the schema there, debug toolbars count, SimpleTestCase forbids.
 
 
 def _execute(alias: str, statement: Statement, *parameters: Any) -> int:
     """How many rows a hot statement changed (on MySQL too: matched)."""
-    return int(_run(alias, statement, parameters, lambda cursor: cursor.rowcount))
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        cursor.execute(statement(alias, connection.vendor), parameters)
+        return int(cursor.rowcount)
 
 
 def _fetch(alias: str, statement: Statement, *parameters: Any) -> list[Any]:
-    return list(_run(alias, statement, parameters, lambda cursor: cursor.fetchall()))
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        cursor.execute(statement(alias, connection.vendor), parameters)
+        return list(cursor.fetchall())
 
 
 def _fetch_newest(alias: str, *parameters: Any) -> list[Any]:
@@ -202,13 +221,31 @@ def _fetch_newest(alias: str, *parameters: Any) -> list[Any]:
     return _fetch(alias, statement, *parameters)
 
 
-def _insert(alias: str, record: Record) -> int:
-    return _execute(alias, _insert_sql, record.id, *_values(alias, record))
+def _insert(alias: str, record: Record) -> bool:
+    try:
+        with _storable(record):
+            return bool(_execute(alias, _insert_sql, record.id, *_values(alias, record)))
+    except IntegrityError:
+        if _names_conflicts(alias) or not _fetch_newest(alias, record.id, FIRST):
+            raise
+        return False
 
 
 def _replace(alias: str, record: Record) -> int:
     where = record.id, record.version - 1, epoch_now()
-    return _execute(alias, _replace_sql, *_values(alias, record), *where)
+    with _storable(record):
+        return _execute(alias, _replace_sql, *_values(alias, record), *where)
+
+
+@contextmanager
+def _storable(record: Record) -> Iterator[None]:
+    """A user id with characters that the database cannot store is not an outage."""
+    try:
+        yield
+    except (Error, ValueError) as error:
+        if isinstance(error, DataError | ValueError) or NO_SUCH_CHARACTERS in codes(error):
+            raise SessionNotSerializable(USER_ID_KEY if record.user_id else None) from error
+        raise
 
 
 def _values(alias: str, record: Record) -> tuple[Any, ...]:
@@ -218,9 +255,24 @@ def _values(alias: str, record: Record) -> tuple[Any, ...]:
     return binary(record.payload), record.user_id, *times, record.version
 
 
-def _record(row: Any) -> Record:
+# What this engine can have written. SQLite keeps any type in any column.
+_is_id = re.compile("[0-9a-f]{64}").fullmatch
+_is_no_text = re.compile("[\ud800-\udfff]").search  # what was no UTF-8
+COLUMNS: dict[str, Callable[[Any], object]] = {
+    "session_id": lambda value: type(value) is str and _is_id(value),
+    "data": lambda value: isinstance(value, bytes | bytearray | memoryview),
+    "user_id": lambda value: value is None or (type(value) is str and not _is_no_text(value)),
+    **dict.fromkeys(FIELDS[3:6], lambda value: type(value) is int and 0 <= value <= LAST),
+    "version": lambda value: type(value) is int and 0 < value < LARGEST,  # there is to be a next one
+}
+
+
+def _record(row: Any) -> Record | None:
     """A record from a row of the hot SELECT, whose columns no field has converted."""
     id, payload, user_id, created, updated, expires, version = row
+    if wrong := [name for name, value in zip(FIELDS, row, strict=True) if not COLUMNS[name](value)]:
+        logger.warning("Session row unreadable: %s (id %.70r).", ", ".join(wrong), id)
+        return None
     return Record(id, bytes(payload), user_id, from_epoch(created), from_epoch(updated), from_epoch(expires), version)
 
 
@@ -234,12 +286,25 @@ def _remove(alias: str, ids: list[str]) -> int:
 
 
 def _of_user(alias: str, user_id: str) -> list[Record]:
-    return _records(_matching(alias, user_id=user_id, expires_at__gt=utcnow()))
+    try:
+        return _records(_select(_recent(alias).filter(user_id=user_id)))
+    except (DataError, ValueError):  # it cannot be stored either
+        return []
 
 
-def _scan(alias: str, after: str, limit: int) -> list[Record]:
-    rows = _matching(alias, session_id__gt=after, expires_at__gt=utcnow())
-    return _records(rows.order_by("session_id")[:limit])
+def _scan(alias: str, after: str, limit: int) -> tuple[list[Record], str | None]:
+    rows = _recent(alias).order_by("session_id")
+    if connections[alias].vendor == "sqlite":  # text that is no UTF-8 cannot be a parameter; X'' is behind all texts
+        bounds = after.encode(errors="surrogateescape")
+        rows = rows.extra(where=["session_id > CAST(%s AS TEXT)", "session_id < X''"], params=[bounds])
+    else:
+        rows = rows.filter(session_id__gt=after)
+    found = _select(rows[:limit])
+    return _records(found), found[-1][0] if len(found) == limit else None
+
+
+def _recent(alias: str) -> Any:
+    return _matching(alias).filter(expires_at__gt=RawSQL(f"{clock_sql(alias)} - {HOUR}", []))  # noqa: S611  no input
 
 
 def _purge(alias: str, before: datetime, limit: int) -> int:
@@ -254,10 +319,14 @@ def _after_commit(alias: str, function: Callable[[], object]) -> bool:
     return True
 
 
-def _records(rows: QuerySet[Any]) -> list[Record]:
+def _select(rows: QuerySet[Any]) -> list[Any]:
     with connections[rows.db].cursor() as cursor:
         cursor.execute(*rows.values_list(*FIELDS).query.get_compiler(rows.db).as_sql())
-        return [_record(row) for row in cursor.fetchall()]
+        return list(cursor.fetchall())
+
+
+def _records(rows: Iterable[Any]) -> list[Record]:
+    return [record for row in rows if (record := _record(row))]
 
 
 class SessionStore(base.SessionStore):

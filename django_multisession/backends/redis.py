@@ -5,31 +5,39 @@ One STRING per session, at `<prefix>:<id>`, big-endian::
     version u64 | expires_at i64 | updated_at i64 | created_at i64 | indexed u32 | length u16 | user id | payload
 
 with times in milliseconds since 1970, and `length` that of the UTF-8 user id (0: anonymous). One sorted set per user,
-at `<prefix>:user:<user id>`, holds the ids of the user's sessions, as 32 bytes each, scored by expiry in hours since
-1970, rounded up; `indexed` is that hour. So the index is written when the user or the hour changes, by the script that
-writes the record and before it, and each save is one command. An index may hold too much (it is checked against the
-records when read), never too little: a score rises, but does not fall when an expiry moves back.
+at `<prefix>:user:<user id>`, holds the ids of the user's sessions, as 32 bytes each, scored by the hour since 1970 by
+which Redis will have expired them, and one to spare; `indexed` is that hour. So the index is written when the user
+changes or the expiry passes that hour, by the script that writes the record and before it, and each save is one
+command. An index may hold too much (it is checked against the records when read), never too little: a score rises, but
+does not fall when an expiry moves back.
+
+A record lives for the time that is left of it by the caller's clock, `left`; the index goes by the server's (TIME, in
+the scripts): clocks may differ, and a caller's may stand still. Only what is read for a request is compared with the
+caller's clock.
 
     read     GET <key>
-    insert   SET <key> <value> NX PXAT <expires_at>; of a user's: EVALSHA INSERT <key> <user>
+    insert   SET <key> <value> NX PX <left>; of a user's: EVALSHA INSERT <key> <user>
     replace  EVALSHA REPLACE <key> <user>: compare the version, list it under its user if it is not, then SET ... PXAT
-    touch    EVALSHA TOUCH <key>: SETRANGE the expiry and updated_at, then PEXPIREAT; where the hour is a new one it
+    touch    EVALSHA TOUCH <key>: SETRANGE the expiry and updated_at, then PEXPIREAT; where it passes the hour it
              answers the user, and is sent again with <user>
     remove   DEL <key> ...
-    of_user  ZRANGE <user> (<now> +inf BYSCORE; then GET each, in one pipeline
+    of_user  ZRANGE <user> 0 -1; then GET each, in one pipeline
     scan     SCAN ... MATCH <prefix>:????...; then GET each, in one pipeline
-    purge    ZRANGE ... BYSCORE and ZREM of the users' sets, found by SCAN: Redis expires no members of a set
-    index    EVAL INDEX <user>: ZADD, trim, PEXPIREAT, to repair an index that was lost
+    purge    TIME; ZRANGE ... BYSCORE and ZREM of the users' sets, found by SCAN: Redis expires no members of a set
+    index    EVAL INDEX <user> <key>: ZADD, PEXPIREAT, trim, to repair an index that was lost
     may_miss INFO stats: has anything been evicted? ZRANGE <user> 0 0: is there an index?
 
-Needs Redis 6.2 (PXAT) or any Valkey.
+What must not come twice, an insert or a removal, is not sent again when its answer was lost: it is looked up what
+became of it. Whatever else is found where a session or an index should be is none, and a line in the log.
+
+Needs Redis 6.2 (ZADD GT, PXAT) or any Valkey.
 """
 
-import struct
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime
-from hashlib import sha1
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -39,90 +47,26 @@ from ..conf import conf
 from ..connections import Connections
 from ..exceptions import EngineUnavailable
 from ..records import Page, Record, epoch_now, from_epoch, to_epoch
-from ..twins import run_sync
+from ..twins import settle
 from . import base
 
 try:
     import redis
 
-    from .. import redis_clients, redis_wire
+    from .. import redis_answers, redis_clients
+    from ..redis_answers import HOUR, ID_LENGTH, NO_MORE_VERSIONS, TIMES, pack
+    from ..redis_pool import MISREAD, Commands, Impossible, Lost
+    from ..redis_scripts import INDEX, INSERT, REPLACE, SHA, TOUCH
 except ImportError as error:
     raise ImproperlyConfigured("This session engine needs: pip install django-multisession[redis].") from error
 
-HEADER = struct.Struct(">QqqqIH")
-EXPIRES_AT = struct.Struct(">8xq")
-HOUR = 3_600_000  # milliseconds
-ID_LENGTH = 64
+GLOB = re.compile(r"([*?\[\]\\^-])")  # what a pattern of SCAN may take for its own
 SCAN_COUNT = 100  # sets whose expired members are in memory at once
 MOST_SCANS = 20  # for one page
+SENDINGS = 2  # of what must not come twice: again only when it is sure that it has not come
 
-# What a script answers; else nil (gone), REPLACE: the stored value (conflict), TOUCH: whose index is to be written.
-SAVED = 1
-
-# List a session under its user, and forget those that have expired.
-LIST = """
-local function list(user, now, hour, id)
-    redis.call('ZREMRANGEBYSCORE', user, '-inf', now / 3600000)
-    local added = redis.call('ZADD', user, 'GT', hour, id)
-    redis.call('PEXPIREAT', user, redis.call('ZREVRANGE', user, 0, 0, 'WITHSCORES')[2] * 3600000)
-    return added
-end
-"""
-# Redis refuses an expiry of 0 and less; 1 is long past too.
-PXAT = "math.max(1, (struct.unpack('>i8', value, 9)))"
-INDEX = f"""{LIST}
-local now, hour, id = unpack(ARGV)
-return list(KEYS[1], now, hour, id)
-"""
-INSERT = f"""{LIST}
-local now, value, id = unpack(ARGV)
-list(KEYS[2], now, struct.unpack('>I4', value, 33), id)
-return redis.call('SET', KEYS[1], value, 'NX', 'PXAT', {PXAT}) and 1
-"""
-REPLACE = f"""{LIST}
-local now, value, id, version = unpack(ARGV)
-local mark = string.sub(value, 33, 38 + struct.unpack('>I2', value, 37))
-local head = redis.call('GETRANGE', KEYS[1], 0, 31 + #mark)
-if #head < 38 or struct.unpack('>i8', head, 9) <= tonumber(now) then return nil end
-if string.sub(head, 1, 8) ~= version then return redis.call('GET', KEYS[1]) end
-if KEYS[2] and string.sub(head, 33) ~= mark then list(KEYS[2], now, struct.unpack('>I4', mark), id) end
-redis.call('SET', KEYS[1], value, 'PXAT', {PXAT})
-return 1
-"""
-TOUCH = f"""{LIST}
-local now, times, pxat, hour, user, id = unpack(ARGV)
-local head = redis.call('GETRANGE', KEYS[1], 0, 37)
-if #head < 38 or struct.unpack('>i8', head, 9) <= tonumber(now) then return nil end
-local length = struct.unpack('>I2', head, 37)
-if length > 0 and string.sub(head, 33, 36) ~= hour then
-    local stored = redis.call('GETRANGE', KEYS[1], 38, 37 + length)
-    if stored ~= user then return stored end
-    list(KEYS[2], now, struct.unpack('>I4', hour), id)
-    redis.call('SETRANGE', KEYS[1], 32, hour)
-end
-redis.call('SETRANGE', KEYS[1], 8, times)
-redis.call('PEXPIREAT', KEYS[1], pxat)
-return 1
-"""
-SHA = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (INSERT, REPLACE, TOUCH)}
-
-
-def pack(record: Record) -> bytes:
-    """The value stored under the record's key."""
-    user = (record.user_id or "").encode()
-    expires, updated, created = to_epoch(record.expires_at), to_epoch(record.updated_at), to_epoch(record.created_at)
-    indexed = _hour(expires) if user else 0
-    return HEADER.pack(record.version, expires, updated, created, indexed, len(user)) + user + record.payload
-
-
-def unpack(id: str, value: bytes) -> Record:
-    """The reverse of `pack()`."""
-    version, expires, updated, created, _, length = HEADER.unpack_from(value)
-    payload_at = HEADER.size + length
-    user_id = value[HEADER.size : payload_at].decode() or None
-    return Record(
-        id, value[payload_at:], user_id, from_epoch(created), from_epoch(updated), from_epoch(expires), version
-    )
+Command = tuple[Any, ...]
+Meaning = Callable[[Any], Any]
 
 
 class RedisStorage:
@@ -132,165 +76,236 @@ class RedisStorage:
 
     def __init__(self, client: Any) -> None:
         self.client = client
-        self.wire = redis_wire.Wire(client)
+        self.commands = Commands(client)
 
     async def read(self, id: str) -> Record | None:
-        return _live(id, await self._send("GET", f"{conf.KEY_PREFIX}:{id}"))
+        try:
+            return await self._send(("GET", self._key(id)), partial(redis_answers.live, id))  # type: ignore[no-any-return]
+        except Impossible:
+            return redis_answers.nothing("Session record corrupted (id %s).", id)  # type: ignore[no-any-return]
+
+    async def read_anew(self, id: str) -> Record | None:
+        """The same on a new connection, for a payload that does not verify: it may be another's. No verb."""
+        await self.commands.refresh()
+        return await self.read(id)
 
     async def insert(self, record: Record) -> bool:
-        if record.user_id is not None:
-            return bool(await self._write(INSERT, record, once=True) == SAVED)
-        pxat = _pxat(to_epoch(record.expires_at))
-        return bool(await self._send("SET", self._key(record.id), pack(record), "NX", "PXAT", pxat, once=True))
+        """Where the answer was lost: what is stored is compared with what was sent."""
+        sent = pack(record)
+        for sending in range(SENDINGS):
+            with suppress(Lost):
+                if await self._insert(record, sent):
+                    return True
+                if not sending:
+                    return False
+            await self.commands.refresh()
+            if (held := await self._held(record.id)) is not None:
+                return redis_answers.is_the_same(held, sent)
+        raise EngineUnavailable("Redis: the answers to an insert were lost.")
 
     async def replace(self, record: Record) -> Record | None:
-        answer = await self._write(REPLACE, record, struct.pack(">Q", record.version - 1))
-        return record if answer == SAVED else _live(record.id, answer)
+        if record.version > NO_MORE_VERSIONS:
+            return None
+        arguments = pack(record), epoch_now(), (record.version - 1).to_bytes(8, "big")
+        try:
+            return await self._write(REPLACE, partial(redis_answers.held, record), record, *arguments)  # type: ignore[no-any-return]
+        except Impossible:
+            return redis_answers.nothing("Session record corrupted (id %s).", record.id)  # type: ignore[no-any-return]
 
     async def touch(self, id: str, expires_at: datetime) -> bool:
         key, now, expires = self._key(id), epoch_now(), to_epoch(expires_at)
-        times, hour = struct.pack(">qq", expires, now), struct.pack(">I", _hour(expires))
-        arguments = [now, times, _pxat(expires), hour]
-        answer = await self._run(TOUCH, [key], *arguments, b"")
-        if isinstance(answer, bytes):  # whose it is, since the hour is a new one: its name makes that of the set
-            keys = [key, self._user_key(answer.decode())]
-            answer = await self._run(TOUCH, keys, *arguments, answer, bytes.fromhex(id))
-        return bool(answer == SAVED)
+        arguments, meaning = (expires - now, TIMES.pack(expires, now), now), redis_answers.done_or_user
+        try:
+            answer = await self._run(TOUCH, meaning, [key], *arguments, b"")
+            if isinstance(answer, str):  # whose it is, since the hour is a new one: its name makes that of the set
+                keys = [key, self._user_key(answer)]
+                answer = await self._run(TOUCH, meaning, keys, *arguments, answer, bytes.fromhex(id))
+        except Impossible:
+            answer = redis_answers.nothing("Session record corrupted (id %s).", id)
+        return answer is True
 
     async def remove(self, ids: Iterable[str]) -> int:
-        keys = [self._key(id) for id in ids]
-        return int(await self._send("DEL", *keys, once=True)) if keys else 0
+        """Where the answer was lost: what is there no more counts as removed, the rest is removed again."""
+        keys, removed = [self._key(id) for id in ids], 0
+        for _ in range(SENDINGS):
+            if not keys:
+                return removed
+            try:
+                return removed + int(await self._send(("DEL", *keys), redis_answers.number, once=True))
+            except Lost:
+                await self.commands.refresh()
+                first_bytes = await self._ask([("GETRANGE", key, 0, 0) for key in keys])
+                left = [key for key, found in zip(keys, first_bytes, strict=True) if found]
+                removed, keys = removed + len(keys) - len(left), left
+        if keys:
+            raise EngineUnavailable("Redis: the answers to a removal were lost.")
+        return removed
 
     async def of_user(self, user_id: str) -> list[Record]:
-        now = f"({epoch_now() / HOUR}"
-        ids = await self._ask(self.client.zrange, self._user_key(user_id), now, "+inf", byscore=True)
-        records = await self._read_all([id.hex() for id in ids])
+        """What Redis still holds, whatever the caller's clock says."""
+        try:
+            members = await self._ask_one(("ZRANGE", self._user_key(user_id), 0, -1), redis_answers.members)
+        except Impossible:
+            redis_answers.nothing("Session index corrupted (user %s).", user_id)
+            return []
+        records = await self._read_all(redis_answers.ids_of_members(members, user_id))
         return [record for record in records if record.user_id == user_id]
 
     async def scan(self, after: str | None, limit: int) -> Page:
         """A page in the order of SCAN: `next` is its cursor, a page may be a little longer than `limit` or repeat a
-        record that moved, and misses none that was there all the time. Among much else it may be empty."""
+        record that moved, and misses none that was there all the time. Among much else it may be empty. It has what
+        Redis still holds, whatever the caller's clock says."""
         cursor, ids, match = int(after or 0), list[str](), self._key("?" * ID_LENGTH, escape=True)
         for _ in range(MOST_SCANS):
-            cursor, keys = await self._ask(self.client.scan, cursor, match=match, count=limit)
-            ids = [id for key in keys if ":" not in (id := key.decode()[-ID_LENGTH:])]  # else it is a user's set
+            cursor, keys = await self._scan(cursor, match, limit)
+            ids = redis_answers.ids_of_keys(keys)
             if ids or not cursor:
                 break
         return Page(await self._read_all(ids), next=str(cursor) if cursor else None)
 
     async def purge(self, before: datetime, limit: int) -> int:
-        """Trim members that expired before then from the users' sets."""
-        removed, cursor, match = 0, 0, self._user_key("*", escape=True)
+        """Trim members that expired before then, by the server's clock too, from the users' sets."""
+        before, removed, cursor = min(before, await self.clock()), 0, 0
+        match = self._user_key("*", escape=True)
         while removed < limit:
-            cursor, keys = await self._ask(self.client.scan, cursor, match=match, count=SCAN_COUNT)
+            cursor, keys = await self._scan(cursor, match, SCAN_COUNT)
             removed += await self._trim(keys, before, limit - removed)
             if not cursor:
                 break
         return removed
 
+    async def clock(self) -> datetime:
+        """The server's now. No verb."""
+        seconds, microseconds = await self._ask_one(("TIME",), redis_answers.two_numbers)
+        return from_epoch(seconds * 1000 + microseconds // 1000).astimezone(UTC)
+
     async def index(self, records: Iterable[Record]) -> int:
         """List records under their users where they are not, and count them. No verb: other servers lose no index."""
-        pipeline = self.client.pipeline(transaction=False)
-        for record in records:
-            if record.user_id is not None:
-                listed = epoch_now(), _hour(to_epoch(record.expires_at)), bytes.fromhex(record.id)
-                pipeline.eval(INDEX, 1, self._user_key(record.user_id), *listed)
-        return sum(await self._ask(pipeline.execute))
+        listed = [
+            ("EVAL", INDEX, 2, self._user_key(record.user_id), self._key(record.id), bytes.fromhex(record.id))
+            for record in records
+            if record.user_id is not None
+        ]
+        answers = zip(listed, await self._ask(listed), strict=True)
+        return sum(redis_answers.of_index(answer, user_key, 0) for (_, _, _, user_key, *_), answer in answers)
 
     async def may_miss(self, user_id: str) -> bool:
         """Whether the index may lack sessions of the user: it is not there, or Redis has evicted some. No verb."""
         with suppress(EngineUnavailable):  # an ACL without INFO, say: it may, then
-            pipeline = self.client.pipeline(transaction=False)
-            pipeline.info("stats")
-            pipeline.zrange(self._user_key(user_id), 0, 0)
-            stats, listed = await self._ask(pipeline.execute)
-            return stats.get("evicted_keys") != 0 or not listed
+            stats, listed = await self._ask([("INFO", "stats"), ("ZRANGE", self._user_key(user_id), 0, 0)])
+            return stats.get("evicted_keys") != 0 or not listed or isinstance(listed, Impossible)
         return True
 
     def close(self) -> None:
-        run_sync(self.wire.close())
         self.client.close()  # a cache alias's client shares its pool with the cache, and leaves that open
 
     async def aclose(self) -> None:
-        await self.wire.close()
         await redis_clients.aclose(self.client)
 
-    async def _trim(self, keys: list[bytes], before: datetime, limit: int) -> int:
-        until, found = f"({to_epoch(before) / HOUR}", self.client.pipeline(transaction=False)
-        for key in keys:
-            found.zrange(key, "-inf", until, byscore=True, offset=0, num=limit)
-        expired = zip(keys, await self._ask(found.execute), strict=True)
-        pipeline = self.client.pipeline(transaction=False)
-        for key, ids in expired:
-            if ids := ids[:limit]:
-                pipeline.zrem(key, *ids)
+    async def _insert(self, record: Record, value: bytes) -> bool:
+        if record.user_id is not None:
+            return bool(await self._write(INSERT, redis_answers.done, record, value, once=True))
+        left = to_epoch(record.expires_at) - epoch_now()
+        expiry = ("PX", left) if left > 0 else ("PXAT", 1)  # Redis refuses 0 and less; 1 is long past
+        command = "SET", self._key(record.id), value, "NX", *expiry
+        return bool(await self._send(command, redis_answers.was_set, once=True))
+
+    async def _held(self, id: str) -> bytes | None:
+        """What is stored, as it is; nothing at all of somebody else's type."""
+        with suppress(Impossible):
+            return await self._send(("GET", self._key(id)), redis_answers.value)  # type: ignore[no-any-return]
+        return b""
+
+    async def _scan(self, cursor: int, match: str, count: int) -> tuple[int, list[bytes]]:
+        command = "SCAN", cursor, "MATCH", match, "COUNT", count
+        return await self._ask_one(command, redis_answers.cursor_and_keys)  # type: ignore[no-any-return]
+
+    async def _trim(self, keys: Sequence[bytes], before: datetime, limit: int) -> int:
+        until = f"({to_epoch(before) / HOUR}"
+        found = await self._ask([("ZRANGE", key, "-inf", until, "BYSCORE", "LIMIT", 0, limit) for key in keys])
+        removals = []
+        for key, ids in zip(keys, found, strict=True):
+            if ids := redis_answers.of_index(ids, key, [])[:limit]:
+                removals.append(("ZREM", key, *ids))
                 limit -= len(ids)
-        return sum(await self._ask(pipeline.execute))
+        return sum(await self._ask(removals))
 
     async def _read_all(self, ids: list[str]) -> list[Record]:
-        pipeline = self.client.pipeline(transaction=False)
-        for id in ids:
-            pipeline.get(self._key(id))
-        values = await self._ask(pipeline.execute)
-        return [record for id, value in zip(ids, values, strict=True) if (record := _live(id, value))]
+        found = await self._records(ids)
+        if any(isinstance(each, Impossible) for each in found):
+            await self.commands.refresh()
+            found = await self._records(ids)
+        for id, each in zip(ids, found, strict=True):
+            if isinstance(each, Impossible):
+                redis_answers.nothing("Session record corrupted (id %s).", id)
+        return [each for each in found if isinstance(each, Record)]
 
-    async def _write(self, script: str, record: Record, *arguments: object, once: bool = False) -> Any:
+    async def _records(self, ids: list[str]) -> list[Record | Impossible | None]:
+        values = await self._ask([("GET", self._key(id)) for id in ids])
+        return [redis_answers.record(id, value) for id, value in zip(ids, values, strict=True)]
+
+    async def _write(
+        self, script: str, meaning: Meaning, record: Record, value: bytes, *arguments: object, once: bool = False
+    ) -> Any:
         keys, member = [self._key(record.id)], b""
         if record.user_id is not None:
             keys.append(self._user_key(record.user_id))
             member = bytes.fromhex(record.id)
-        return await self._run(script, keys, epoch_now(), pack(record), member, *arguments, once=once)
+        left = to_epoch(record.expires_at) - epoch_now()
+        return await self._run(script, meaning, keys, left, value, member, *arguments, once=once)
 
-    async def _run(self, script: str, keys: list[str], *arguments: object, once: bool = False) -> Any:
+    async def _run(self, script: str, meaning: Meaning, keys: list[str], *arguments: object, once: bool = False) -> Any:
         try:
-            return await self._send("EVALSHA", SHA[script], len(keys), *keys, *arguments, once=once)
+            return await self._send(("EVALSHA", SHA[script], len(keys), *keys, *arguments), meaning, once)
         except redis.exceptions.NoScriptError:  # a new or restarted server; EVAL makes it known
-            return await self._send("EVAL", script, len(keys), *keys, *arguments, once=once)
+            return await self._send(("EVAL", script, len(keys), *keys, *arguments), meaning, once)
 
-    async def _send(self, *command: Any, once: bool = False) -> Any:
+    async def _send(self, command: Command, meaning: Meaning, once: bool = False) -> Any:
+        """Raises `Impossible` where there is something else than a session or an index, and `Lost` with `once`."""
         try:
-            return await self.wire.execute(*command, once=once)
+            return await self.commands.execute(command, meaning, once)
         except redis.exceptions.NoScriptError:
             raise
         except (redis.RedisError, OSError) as error:
+            if redis_answers.is_of_another_type(error):
+                raise Impossible from error
             raise EngineUnavailable(f"Redis: {error}") from error
 
-    async def _ask(self, command: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """As `_send()`, for what the client makes of more than one command, or of an answer."""
+    async def _ask_one(self, command: Command, meaning: Meaning) -> Any:
+        """For what is rare, and ends or counts sessions: the connection is looked at before."""
         try:
-            return await self.wire.run(command, *arguments, **options)
+            return meaning(*await self._ask([command]))
+        except Impossible:
+            await self.commands.refresh()
+        return meaning(*await self._ask([command]))
+
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers to many in one trip, which may come twice; `Impossible` in the place of another type's."""
+        try:
+            return await self._pipeline(commands)
+        except (redis.ConnectionError, *MISREAD):
+            await self.commands.refresh()
         except (redis.RedisError, OSError) as error:
+            await self.commands.refresh()
             raise EngineUnavailable(f"Redis: {error}") from error
+        try:
+            return await self._pipeline(commands)
+        except (redis.RedisError, OSError, *MISREAD) as error:
+            raise EngineUnavailable(f"Redis: {error}") from error
+
+    async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        pipeline = self.client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        answers = await settle(pipeline.execute(raise_on_error=False)) if commands else []
+        return [redis_answers.answer_or_impossible(answer) for answer in answers]
 
     def _key(self, id: str, escape: bool = False) -> str:
-        return f"{_escaped(conf.KEY_PREFIX) if escape else conf.KEY_PREFIX}:{id}"
+        prefix = GLOB.sub(r"\\\1", conf.KEY_PREFIX) if escape else conf.KEY_PREFIX
+        return f"{prefix}:{id}"
 
     def _user_key(self, user_id: str, escape: bool = False) -> str:
         return self._key(f"user:{user_id}", escape)
-
-
-def _live(id: str, value: bytes | None) -> Record | None:
-    """The record, unless its time is up by our clock, which may be ahead of the server's."""
-    if value is None:
-        return None
-    try:
-        return unpack(id, value) if EXPIRES_AT.unpack_from(value)[0] > epoch_now() else None
-    except (struct.error, ValueError, OverflowError):
-        base.logger.warning("Session record corrupted (id %s).", id)
-        return None
-
-
-def _hour(milliseconds: int) -> int:
-    """The hour since 1970 in which the moment lies, rounded up; none before 1970."""
-    return max(0, -(-milliseconds // HOUR))
-
-
-def _pxat(milliseconds: int) -> int:
-    return max(1, milliseconds)
-
-
-def _escaped(text: str) -> str:
-    return "".join(f"[{each}]" if each in "*?[" else each for each in text)
 
 
 connections = Connections(

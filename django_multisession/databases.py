@@ -1,0 +1,106 @@
+"""How a SQL database is asked: which of its errors are conflicts, which outages, which the caller's; and its clock.
+
+Outside of a transaction of the caller's::
+
+    a conflict         repeated for `MULTISESSION_TIMEOUT` seconds: another transaction was faster
+    a lock in vain     repeated once: somebody has held a lock for longer than the server lets others wait
+    any other error    `EngineUnavailable`, as are those two in the end
+
+Within one, conflicts and locks are the caller's, whose transaction is to be repeated as a whole, and so is what follows
+from an error that the caller made before: the database's own error is raised. Any other is `EngineUnavailable`.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from django.db import Error, connections
+from django.db.transaction import TransactionManagementError
+
+from .conf import conf
+from .exceptions import EngineUnavailable
+from .records import epoch_now, from_epoch
+from .twins import settle
+
+Call = Callable[..., Any]
+
+# PostgreSQL: serialization failure, deadlock. MySQL: deadlock; MariaDB: changed since the snapshot.
+OVERTAKEN = {"40001", "40P01", 1213, 1020}
+# MySQL: the time for a lock is over. PostgreSQL: the same, where the site has set lock_timeout.
+IN_VAIN = {1205, "55P03"}
+CALLERS = OVERTAKEN | IN_VAIN | {"25P02"}  # in a transaction; the last: it has failed before
+
+# When the statement began, rather than its transaction, in milliseconds since 1970.
+CLOCKS = {
+    "postgresql": "(extract(epoch FROM statement_timestamp()) * 1000)::bigint",
+    "mysql": "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000",
+    "oracle": "ROUND((CAST(SYS_EXTRACT_UTC(SYSTIMESTAMP) AS DATE) - DATE '1970-01-01') * 86400000)",
+}
+
+
+def clock(alias: str) -> datetime:
+    """Now in UTC by the clock of the database; SQLite has none but the host's. Raises `django.db.Error`."""
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {clock_sql(alias)}{connection.features.bare_select_suffix}")
+        return from_epoch(int(cursor.fetchone()[0]))
+
+
+def clock_sql(alias: str) -> str:
+    return CLOCKS.get(connections[alias].vendor) or str(epoch_now())
+
+
+async def asking(call: Call, alias: str, function: Call, *arguments: Any) -> Any:
+    """What a function answers that asks the database; `call` runs it, directly or in Django's database thread.
+
+    The function may be called again, so it must be one statement or one transaction.
+    """
+    return await settle(call(guarded, alias, function, *arguments))
+
+
+def guarded(alias: str, function: Call, *arguments: Any) -> Any:
+    until, waited = time.monotonic() + conf.TIMEOUT, False
+    while True:
+        try:
+            with _any_text(connections[alias]):
+                return function(*arguments)
+        except Error as error:
+            found = codes(error)
+            if in_transaction(alias):
+                if isinstance(error, TransactionManagementError) or found & CALLERS:
+                    raise
+                raise EngineUnavailable(f"Database: {error}") from error
+            # Outside of a request nothing else would notice that the server hung up and open a new connection.
+            connections[alias].close_if_unusable_or_obsolete()
+            again = not waited if found & IN_VAIN else found & OVERTAKEN and time.monotonic() < until
+            if not again:
+                raise EngineUnavailable(f"Database: {error}") from error
+            waited = waited or bool(found & IN_VAIN)
+
+
+@contextmanager
+def _any_text(connection: Any) -> Iterator[None]:
+    """SQLite keeps as text what is no UTF-8, for which its driver would refuse the whole answer."""
+    if connection.vendor != "sqlite":
+        yield
+        return
+    connection.ensure_connection()
+    opened = connection.connection
+    before, opened.text_factory = opened.text_factory, lambda text: text.decode(errors="surrogateescape")
+    try:
+        yield
+    finally:
+        opened.text_factory = before
+
+
+def in_transaction(alias: str) -> bool:
+    connection = connections[alias]
+    return connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
+
+
+def codes(error: Error) -> set[Any]:
+    """The SQLSTATE of psycopg's or psycopg2's error, the number of MySQL's."""
+    cause = error.__cause__
+    return {getattr(cause, "sqlstate", None), getattr(cause, "pgcode", None), *error.args[:1]} - {None}

@@ -1,0 +1,86 @@
+"""The scripts by which a session and its user's index are written at once. The format is told in `backends/redis.py`.
+
+No time of the caller's clock is compared with the server's: a record lives for `left` milliseconds, what is left of it
+by the caller's clock (0 or less: it is over at once), and the users' sets go by the server's clock alone.
+"""
+
+from hashlib import sha1
+
+# What a script answers; else nil (gone), REPLACE: the stored value (conflict), TOUCH: whose index is to be written.
+SAVED = 1
+NO_SET = "NOSET what is under the user's key is no sorted set"  # else it would read as if the session's were wrong
+
+# List a session under its user, and forget those that have expired. The hour to spare is for what the clocks of servers
+# may differ by after a fail-over, and it halves the writes: the score has to rise only when the expiry has passed it.
+LIST = f"""
+local function clock()
+    local now = redis.call('TIME')
+    return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+local function ending(now, left) return tonumber(left) > 0 and now + left or 1 end
+local function hour_of(moment) return math.ceil(moment / 3600000) end
+local function list(user, now, hour, id)
+    local added = redis.pcall('ZADD', user, 'GT', hour, id)
+    if type(added) == 'table' then
+        if string.find(added.err, 'WRONGTYPE') then error("{NO_SET}") end
+        redis.call('ZADD', user, 'GT', hour, id)
+    end
+    redis.call('PEXPIREAT', user, redis.call('ZREVRANGE', user, 0, 0, 'WITHSCORES')[2] * 3600000)
+    redis.call('ZREMRANGEBYSCORE', user, '-inf', now / 3600000)
+    return added
+end
+local function is_live(head, time)  -- and ours: anything may be stored there
+    if #head < 38 or string.sub(head, 1, 8) == string.rep(string.char(255), 8) then return false end
+    local expires, updated, created = struct.unpack('>i8i8i8', head, 9)
+    local last = 253402300800000  -- the year 10000
+    return expires > time and expires < last and updated >= 0 and updated < last and created >= 0 and created < last
+end
+local function indexed_in(value, hour)
+    return string.sub(value, 1, 32) .. struct.pack('>I4', hour) .. string.sub(value, 37)
+end
+"""
+INDEX = f"""{LIST}
+local hour = redis.call('GETRANGE', KEYS[2], 32, 35)
+return #hour == 4 and list(KEYS[1], clock(), (struct.unpack('>I4', hour)), ARGV[1]) or 0
+"""
+INSERT = f"""{LIST}
+local left, value, id = unpack(ARGV)
+local now = clock()
+local at = ending(now, left)
+local hour = hour_of(at) + 1
+list(KEYS[2], now, hour, id)
+return redis.call('SET', KEYS[1], indexed_in(value, hour), 'NX', 'PXAT', at) and 1
+"""
+REPLACE = f"""{LIST}
+local left, value, id, time, version = unpack(ARGV)
+local user = string.sub(value, 37, 38 + struct.unpack('>I2', value, 37))
+local head = redis.call('GETRANGE', KEYS[1], 0, 35 + #user)
+if not is_live(head, tonumber(time)) then return nil end
+if string.sub(head, 1, 8) ~= version then return redis.call('GET', KEYS[1]) end
+local now, hour = clock(), (struct.unpack('>I4', head, 33))
+local at = ending(now, left)
+if KEYS[2] and (string.sub(head, 37) ~= user or hour < hour_of(at)) then
+    hour = hour_of(at) + 1
+    list(KEYS[2], now, hour, id)
+end
+redis.call('SET', KEYS[1], indexed_in(value, KEYS[2] and hour or 0), 'PXAT', at)
+return 1
+"""
+TOUCH = f"""{LIST}
+local left, times, time, user, id = unpack(ARGV)
+local head = redis.call('GETRANGE', KEYS[1], 0, 37)
+if not is_live(head, tonumber(time)) then return nil end
+local now, length = clock(), (struct.unpack('>I2', head, 37))
+if length > 0 and redis.call('GETRANGE', KEYS[1], 37 + length, 37 + length) == '' then return nil end
+local at = ending(now, left)
+if length > 0 and struct.unpack('>I4', head, 33) < hour_of(at) then
+    local stored = redis.call('GETRANGE', KEYS[1], 38, 37 + length)
+    if stored ~= user then return stored end
+    list(KEYS[2], now, hour_of(at) + 1, id)
+    redis.call('SETRANGE', KEYS[1], 32, struct.pack('>I4', hour_of(at) + 1))
+end
+redis.call('SETRANGE', KEYS[1], 8, times)
+redis.call('PEXPIREAT', KEYS[1], at)
+return 1
+"""
+SHA = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (INSERT, REPLACE, TOUCH)}
