@@ -18,6 +18,7 @@ from django.db import connections, router
 from django.utils import timezone
 
 from ...records import in_milliseconds, utcnow
+from .cookies import SIGNED_COOKIES, InCookie
 from .foreign import Foreign, decoded
 from .there import age_of
 
@@ -143,6 +144,7 @@ ADAPTERS: dict[str, type[Foreign]] = {
     "django.contrib.sessions.backends.cached_db": InTable,
     "django.contrib.sessions.backends.cache": InCache,
     "django.contrib.sessions.backends.file": InFile,
+    SIGNED_COOKIES: InCookie,
     "redis_sessions.session": InRedis,
     "user_sessions.backends.db": InTable,
     "qsessions.backends.db": InTable,

@@ -31,8 +31,6 @@ from .adapters import InCache, InTable, adapter_of
 from .plan import MOVING, NoSide, Plan, plan, same_place
 from .storage import BACK, MOVE
 
-SIGNED_COOKIES = "django.contrib.sessions.backends.signed_cookies"
-
 Problems = Iterator[tuple[str, str]]
 
 
@@ -97,7 +95,7 @@ def outage_is_ignored(sides: Plan) -> Problems:
 
 @check("E035")
 def no_way_back(sides: Plan) -> Problems:
-    if sides.phase == BACK and sides.from_.__module__ == SIGNED_COOKIES:
+    if sides.phase == BACK and sides.is_cookies:
         message = "MULTISESSION_MOVE: there is no way back to signed cookies."
         yield message, "Stay in 'prepare' or 'move', where the old cookies are still accepted."
 

@@ -33,6 +33,7 @@ class Foreign:
 
     def __init__(self, engine: Any, face: Face, serializer: type) -> None:
         self.engine, self.face, self.serializer = engine, face, serializer
+        self.renamed: dict[str, str] = {}  # by id: the key that a save has given to what is stored
 
     # What an adapter may know better
 

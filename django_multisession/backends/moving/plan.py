@@ -1,7 +1,7 @@
 """What `MULTISESSION_MOVE` says: the two sides and the phase, once per value of the setting."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -12,7 +12,9 @@ from django.utils.module_loading import import_string
 from ...conf import conf
 from ...twins import ASYNC, SYNC, Face
 from .. import base
+from . import elsewhere
 from .adapters import adapter_of
+from .cookies import InCookie
 from .foreign import Foreign
 from .ours import Ours
 from .storage import MOVE, PHASES, Keys, MovingStorage
@@ -30,10 +32,15 @@ class Plan:
     from_: Any  # the SessionStore class of the old side
     to: Any  # that of the new one
     phase: str
+    from_settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_foreign(self) -> bool:
         return not issubclass(self.from_, base.SessionStore)
+
+    @property
+    def is_cookies(self) -> bool:
+        return self.is_foreign and issubclass(adapter_of(self.from_), InCookie)
 
     @property
     def starts_there(self) -> bool:
@@ -42,14 +49,18 @@ class Plan:
 
     def storage(self, face: Face, keys: Keys | None = None) -> MovingStorage:
         serializer = import_string(settings.SESSION_SERIALIZER)
-        old = self._old(face, serializer)
         keys = Keys() if keys is None else keys
+        old = self._old(face, serializer, keys)
         sync: Callable[[], MovingStorage] | None = None if face is SYNC else lambda: self.storage(SYNC, keys)
         return MovingStorage(getattr(self.to, face.storage), old, self.phase, face, serializer, keys, sync)
 
-    def _old(self, face: Face, serializer: type) -> Ours | Foreign:
+    def _old(self, face: Face, serializer: type, keys: Keys) -> Ours | Foreign:
         if self.is_foreign:
-            return adapter_of(self.from_)(self.from_, face, serializer)
+            found = adapter_of(self.from_)(self.from_, face, serializer)
+            found.renamed = keys.renamed
+            return found
+        if self.from_settings:
+            return Ours(elsewhere.storage(self.from_, self.from_settings, face))
         return Ours(getattr(self.from_, face.storage))
 
 
@@ -60,9 +71,11 @@ def plan() -> Plan:
         raise ImproperlyConfigured(f"MULTISESSION_MOVE is {said!r}: a dict of {', '.join(NAMES)} (the last optional).")
     if said["phase"] not in PHASES:
         raise ImproperlyConfigured(f"MULTISESSION_MOVE: the phase is {said['phase']!r}, none of {', '.join(PHASES)}.")
-    found = Plan(store_of(said["from"]), store_of(said["to"]), said["phase"])
+    found = Plan(store_of(said["from"]), store_of(said["to"]), said["phase"], said.get("from_settings") or {})
     if not issubclass(found.to, base.SessionStore):
         raise NoSide(f"MULTISESSION_MOVE: 'to' is {said['to']!r}, which is no engine of this package.")
+    if not found.is_foreign:
+        elsewhere.check(found.from_settings)
     return found
 
 
@@ -79,7 +92,7 @@ def same_place(sides: Plan) -> bool:
     """Of engines of this package: whether both keep their records in the same place."""
     if sides.is_foreign:
         return sides.from_ is sides.to
-    return sides.from_ is sides.to and not conf.MOVE.get("from_settings")  # type: ignore[union-attr]
+    return sides.from_ is sides.to and not elsewhere.differs(sides.to, sides.from_settings)
 
 
 FACES = {"storage": SYNC, "astorage": ASYNC}

@@ -19,6 +19,7 @@ from ... import rotation
 from ...records import Page, Record, identify, utcnow
 from ...twins import Face
 from . import marks, taking
+from .cookies import InCookie, is_cookie, server_key
 from .there import is_plain, is_there
 
 PREPARE, MOVE, BACK = "prepare", "move", "back"
@@ -33,6 +34,15 @@ class Keys(dict[str, str]):
     def __init__(self) -> None:
         super().__init__()
         self.there: set[str] = set()
+        self.renamed: dict[str, str] = {}
+
+    def know(self, key: str, in_cookies: bool) -> str:
+        """The id of a session key, and the key is known from then on."""
+        if not (in_cookies and is_cookie(key)):
+            self.setdefault(id := identify(key), key)
+        else:
+            self[id := identify(server_key(key))] = key
+        return id
 
 
 @dataclasses.dataclass
@@ -53,8 +63,7 @@ class MovingStorage:
 
     def identify(self, key: str) -> str:
         """As `records.identify()`, and the key is known here from then on."""
-        self.keys[id := identify(key)] = key
-        return id
+        return self.keys.know(key, isinstance(self.old, InCookie))
 
     @property
     def complete(self) -> bool | None:
@@ -144,7 +153,7 @@ class MovingStorage:
         found: Record | None = await self.old.read(id, key)
         if found is None:
             return await self._look_again(id)
-        if found.is_mark or self.phase != MOVE:
+        if found.is_mark or self.phase != MOVE or self._is_anybodys(found):
             return self._noted(found)
         return await self._take_over(found, held)
 
@@ -172,6 +181,9 @@ class MovingStorage:
         key, sides = self.keys.get(found.id), self.sync() if self.sync else self
         if not await taking.after_commit(self.to, taking.settle, sides.to, sides.old, found, key, self.serializer):
             await taking.settle(self.to, self.old, found, key, self.serializer)
+
+    def _is_anybodys(self, found: Record) -> bool:
+        return found.user_id is None and isinstance(self.old, InCookie)
 
     def _noted(self, record: Record | None) -> Record | None:
         if record is not None:
@@ -267,7 +279,9 @@ class MovingStorage:
         if not self.old.can_ask(self.keys.get(id)):
             return marks.mark(marks.ENDED, id, marks.longest())  # it may be there: whose key this is, is not known
         found = await self.old.read(id, self.keys.get(id))
-        return None if found is None else marks.mark(marks.ENDED, id, marks.latest(found.expires_at))
+        if found is None or self._is_anybodys(found):
+            return None
+        return marks.mark(marks.ENDED, id, marks.latest(found.expires_at))
 
     async def _remove_there(self, id: str) -> None:
         key, sides = self.keys.get(id), self.sync() if self.sync else self

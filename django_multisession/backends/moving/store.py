@@ -1,14 +1,17 @@
 """The `SessionStore` of a move: that of `to`, over a `MovingStorage` that knows the keys which this store has met."""
 
+import dataclasses
+from datetime import datetime
 from typing import Any
 
 from ... import codecs, rotation
 from ...exceptions import SessionConflict
 from ...records import Record
 from .. import base
+from .cookies import is_cookie, server_key
 from .plan import FACES, plan
-from .storage import Keys
-from .there import PLAIN, Plain, is_plain
+from .storage import MOVE, Keys
+from .there import PLAIN, Plain, is_plain, is_there
 
 
 class Sides:
@@ -31,9 +34,41 @@ class Moving(base.SessionStore):
         super().__init__(session_key)
 
     def _id_of(self, session_key: str) -> str:
-        id = super()._id_of(session_key)
-        self._keys[id] = session_key
-        return id
+        return self._keys.know(session_key, self._plan().is_cookies)
+
+    # The cookie of signed_cookies is its key: the browser is given another when the session is saved, or taken over.
+
+    async def _load(self, storage: Any) -> dict[str, Any]:
+        cookie, data = self.session_key, await super()._load(storage)
+        if self.session_key and self._record and is_cookie(str(cookie)) and self._plan().phase == MOVE:
+            self.modified = True
+            if not is_there(self._record):
+                self._session_key = server_key(str(cookie))
+        return data
+
+    async def _create(self, storage: Any, created_at: datetime | None = None) -> None:
+        await super()._create(storage, created_at)
+        self._rename()
+
+    async def _save(self, storage: Any, must_create: bool = False) -> None:
+        if not must_create and await self._is_anybodys(storage):
+            self._session_key = self._record = self._base = None  # see cookies.py
+        await super()._save(storage, must_create)
+        self._rename()
+
+    async def _is_anybodys(self, storage: Any) -> bool:
+        """Whether a session of nobody is still in its cookie, which it is to leave."""
+        if self._plan().phase != MOVE or not self._plan().is_cookies or not is_cookie(str(self.session_key)):
+            return False
+        await self._data(storage)
+        return self._record is not None and is_there(self._record) and self._record.user_id is None
+
+    def _rename(self) -> None:
+        record, renamed = self._record, self._keys.renamed
+        if renamed and record and (cookie := renamed.pop(record.id, None)):
+            self._session_key = cookie
+            self._record = self._base = dataclasses.replace(record, id=self._id_of(cookie))
+            self.modified = True
 
     # What stays with another engine is that engine's: whatever it takes, and however much.
 
