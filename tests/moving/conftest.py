@@ -7,12 +7,14 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+import redis_sessions.settings
 from django.apps import apps
 from django.conf import settings
 from django.contrib.sessions.backends.file import SessionStore as FileStore
 from django.core.cache import caches
 from django.db import connections
 from django.test import override_settings
+from redis_sessions.session import RedisServer
 
 from django_multisession.backends import moving
 from django_multisession.backends.moving.plan import Plan, plan
@@ -35,6 +37,13 @@ OLD = {
     "file": (f"{DJANGO}file", None),
     "ours": ("tests.moving.second", None),
 }
+OF_OTHERS = {
+    "redis_sessions": ("redis_sessions.session", None),
+    "user_sessions": ("user_sessions.backends.db", None),
+    "qsessions": ("qsessions.backends.db", None),
+    "qsessions' cached_db": ("qsessions.backends.cached_db", LOCMEM),
+}
+APPS = ["django.contrib.sessions", "user_sessions", "qsessions"]
 
 
 @dataclass
@@ -72,14 +81,14 @@ def new_name(request: pytest.FixtureRequest) -> str:
 def site(old_name: str, new_name: str, tmp_path: Any) -> Iterator[Site]:
     if reason := servers.MISSING.get(new_name):
         pytest.skip(reason)
-    old, cache = OLD[old_name]
+    old, cache = (OLD | OF_OTHERS)[old_name]
     new, alias = ENGINES[new_name]
     SessionRouter.alias = alias or "default"
     with ExitStack() as stack:
         chosen: dict[str, Any] = {
             "SESSION_ENGINE": "django_multisession.backends.moving",
             "MULTISESSION_MOVE": {"from": old, "to": new, "phase": "move"},
-            "INSTALLED_APPS": [*settings.INSTALLED_APPS, "django.contrib.sessions"],
+            "INSTALLED_APPS": [*settings.INSTALLED_APPS, *APPS],
             "SESSION_FILE_PATH": str(tmp_path),
         }
         if cache:
@@ -90,7 +99,10 @@ def site(old_name: str, new_name: str, tmp_path: Any) -> Iterator[Site]:
                 chosen["MULTISESSION_REDIS"] = url
         stack.enter_context(override_settings(**chosen))
         vars(FileStore).get("_storage_path") and delattr(FileStore, "_storage_path")  # which it keeps
-        _make_table()
+        _make_tables()
+        if old_name == "redis_sessions":
+            redis_sessions.settings.SESSION_REDIS_URL = f"{settings.REDIS_URL.rpartition('/')[0]}/5"
+            RedisServer("x").get().flushdb()
         store = import_module(new).SessionStore
         _empty(store, cache)
         yield Site(import_module(old).SessionStore, store, old_name == "ours")
@@ -98,13 +110,14 @@ def site(old_name: str, new_name: str, tmp_path: Any) -> Iterator[Site]:
     SessionRouter.alias = "default"
 
 
-def _make_table() -> None:
-    model = apps.get_model("sessions", "Session")
+def _make_tables() -> None:
     connection = connections["default"]
-    if model._meta.db_table not in connection.introspection.table_names():
-        with connection.schema_editor() as editor:
-            editor.create_model(model)
-    model.objects.all().delete()
+    for app in APPS:
+        model = apps.get_model(app.rpartition(".")[2], "Session")
+        if model._meta.db_table not in connection.introspection.table_names():
+            with connection.schema_editor() as editor:
+                editor.create_model(model)
+        model._base_manager.all()._raw_delete("default")
 
 
 def _empty(new: Any, cache: Any) -> None:
