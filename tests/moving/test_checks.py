@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 from django.core import checks
 
@@ -96,3 +99,9 @@ def test_a_move_that_has_done_its_work(site, settings):
     assert found(deploy=True) == set()
     settings.MULTISESSION_MOVE = {**settings.MULTISESSION_MOVE, "phase": "prepare"}
     assert found(deploy=True) == set()
+
+
+def test_all_are_documented():
+    page = (Path(__file__).parents[2] / "docs" / "moving.md").read_text()
+    documented = re.findall(r"^\| `([EW]\d{3})`", page, re.MULTILINE)
+    assert documented == sorted(re.findall(r"[EW]\d{3}", str(ours.__doc__)))
