@@ -105,6 +105,7 @@ class SessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             more=max(0, len(sessions) - MOST_SHOWN),
             complete=sessions.complete,
             foreign=sessions.foreign,
+            moving=user_sessions.is_moving(),
             can_end=self.has_delete_permission(request),
             own=any(session.is_current for session in sessions),
             others=any(not session.is_current for session in sessions),
@@ -322,7 +323,8 @@ def _end_all(request: HttpRequest, users: Iterable[Any]) -> None:
 
 def _may_miss(revoked: Revoked) -> bool:
     """Whether sessions may be found by a look through the store: not if `complete` is `None` for what others made."""
-    return revoked.complete is False or (revoked.complete is None and not revoked.foreign)
+    in_doubt = revoked.complete is None and not revoked.foreign and not user_sessions.is_moving()
+    return revoked.complete is False or in_doubt
 
 
 def _look_through(users: list[Any]) -> bool:

@@ -294,6 +294,11 @@ def store() -> Any:
     return found
 
 
+def is_moving() -> bool:
+    """Whether some sessions may lie where they cannot be listed, which no repair changes: see `backends.moving`."""
+    return listing.complete(_storage(SYNC)) is None
+
+
 def _storage(face: Face) -> Any:
     return getattr(store(), face.storage)
 

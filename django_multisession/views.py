@@ -35,6 +35,7 @@ from .user_sessions import (
     Revoked,
     UserSession,
     UserSessions,
+    is_moving,
     repair_index,
     revoke,
     revoke_all,
@@ -59,6 +60,7 @@ def user_sessions(request: HttpRequest) -> HttpResponse:
         "more": len(sessions) - len(shown),
         "others": sum(not each.is_current for each in sessions),
         "incomplete": _is_incomplete(request, sessions),
+        "moving": is_moving(),
         "repairing": bool(_memory(request).get(REPAIR_FROM)),
     }
     return render(request, "django_multisession/user_sessions.html", context)
@@ -70,7 +72,9 @@ def _shown(sessions: UserSessions) -> list[UserSession]:
 
 
 def _is_incomplete(request: HttpRequest, found: UserSessions | Revoked) -> bool:
-    complete = True if found.foreign and found.complete is None else found.complete  # no repair finds more of others'
+    if found.complete is None and is_moving():
+        return False  # no repair finds more
+    complete = True if found.foreign and found.complete is None else found.complete  # nor of others'
     memory = _memory(request)
     known = memory.get(REPAIR_FROM)
     sure = isinstance(known, int) and time.time() - known < SURE_FOR

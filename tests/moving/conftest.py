@@ -10,6 +10,7 @@ import pytest
 import redis_sessions.settings
 from django.apps import apps
 from django.conf import settings
+from django.contrib.admin import site as site_of_admin
 from django.contrib.sessions.backends.file import SessionStore as FileStore
 from django.core.cache import caches
 from django.db import connections
@@ -43,7 +44,7 @@ OF_OTHERS = {
     "qsessions": ("qsessions.backends.db", None),
     "qsessions' cached_db": ("qsessions.backends.cached_db", LOCMEM),
 }
-APPS = ["django.contrib.sessions", "user_sessions", "qsessions"]
+WITH_TABLES = ["django.contrib.sessions", "user_sessions", "qsessions"]
 
 
 @dataclass
@@ -83,12 +84,13 @@ def site(old_name: str, new_name: str, tmp_path: Any) -> Iterator[Site]:
         pytest.skip(reason)
     old, cache = (OLD | OF_OTHERS)[old_name]
     new, alias = ENGINES[new_name]
+    installed = [app for app in WITH_TABLES if app == WITH_TABLES[0] or old.startswith(app)]
     SessionRouter.alias = alias or "default"
     with ExitStack() as stack:
         chosen: dict[str, Any] = {
             "SESSION_ENGINE": "django_multisession.backends.moving",
             "MULTISESSION_MOVE": {"from": old, "to": new, "phase": "move"},
-            "INSTALLED_APPS": [*settings.INSTALLED_APPS, *APPS],
+            "INSTALLED_APPS": [*settings.INSTALLED_APPS, *installed],
             "SESSION_FILE_PATH": str(tmp_path),
         }
         if cache:
@@ -99,7 +101,7 @@ def site(old_name: str, new_name: str, tmp_path: Any) -> Iterator[Site]:
                 chosen["MULTISESSION_REDIS"] = url
         stack.enter_context(override_settings(**chosen))
         vars(FileStore).get("_storage_path") and delattr(FileStore, "_storage_path")  # which it keeps
-        _make_tables()
+        _make_tables(installed)
         if old_name == "redis_sessions":
             redis_sessions.settings.SESSION_REDIS_URL = f"{settings.REDIS_URL.rpartition('/')[0]}/5"
             RedisServer("x").get().flushdb()
@@ -107,12 +109,14 @@ def site(old_name: str, new_name: str, tmp_path: Any) -> Iterator[Site]:
         _empty(store, cache)
         yield Site(import_module(old).SessionStore, store, old_name == "ours")
         _empty(store, cache)
+    for model in [model for model in site_of_admin._registry if model._meta.app_label in WITH_TABLES]:
+        site_of_admin.unregister(model)
     SessionRouter.alias = "default"
 
 
-def _make_tables() -> None:
+def _make_tables(installed: list[str]) -> None:
     connection = connections["default"]
-    for app in APPS:
+    for app in installed:
         model = apps.get_model(app.rpartition(".")[2], "Session")
         if model._meta.db_table not in connection.introspection.table_names():
             with connection.schema_editor() as editor:

@@ -11,7 +11,7 @@ from .. import base
 from .cookies import is_cookie, server_key
 from .plan import FACES, plan
 from .storage import MOVE, Keys
-from .there import PLAIN, Plain, is_plain, is_there
+from .there import PLAIN, Plain, as_there, is_plain, is_there
 
 
 class Sides:
@@ -98,6 +98,10 @@ class Moving(base.SessionStore):
             data = Plain().loads(serialized.body)
         is_copy = data.pop(rotation.COPY_OF, None) is not None
         return data, serialized if current and not is_copy else None
+
+    def _wrote(self, record: Record, serialized: codecs.Serialized | None) -> None:
+        made_there = record.id in self._keys.there and not is_there(record)
+        super()._wrote(as_there(record) if made_there else record, serialized)
 
     def _resolve(self, held: Record, rotated: bool = False) -> Record:
         before, self._record = self._record, held  # what is merged is compared as `held` keeps it
