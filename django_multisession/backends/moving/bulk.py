@@ -24,7 +24,7 @@ from .storage import MOVE, MovingStorage
 from .walking import Row, Walk
 
 BATCH, LARGEST_BATCH = 1000, 10_000
-LEASE = timedelta(seconds=60)
+LEASE, LEASE_ID = timedelta(seconds=60), sha256(b"sessions move").hexdigest()
 SETTLED = 1.0  # seconds after which a take-over that was seen half done has been done, or was killed
 
 # Why a run ended
@@ -255,7 +255,7 @@ class Lease:
 
     def __init__(self, to: Any, pause: float) -> None:
         self.to, self.age = to, LEASE + timedelta(seconds=pause)
-        self.held = marks.mark(b"moving", sha256(b"sessions move").hexdigest(), utcnow() + self.age)
+        self.held = marks.mark(b"moving", LEASE_ID, utcnow() + self.age)
 
     async def acquire(self) -> bool:
         return await taking.put(self.to, self.held, None)
