@@ -1,15 +1,16 @@
 """The lease on a table: of two purges one works, the other is told.
 
+    PostgreSQL       SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '.' || <table>, 0))
     MySQL, MariaDB   SELECT GET_LOCK('multisession:' || <SHA-1 of database and table>, 0)
     elsewhere        a row of `PurgeLease`: UPDATE ... WHERE name = %s AND expires_at < <its now>, else INSERT
 
-MySQL frees its lock when the holder's connection ends, however that comes about. A row counts for a minute after it was
-renewed, so that much later than a `kill -9` the next purge can start.
+A server frees its lock when the holder's connection ends, however that comes about. A row counts for a minute after it
+was renewed, so that much later than a `kill -9` the next purge can start.
 
-PostgreSQL has such locks too, but they belong to a connection of the server's, and a pooler in transaction mode, of
-which nobody may have told, hands out another one for each statement: there the lock would be left behind when the purge
-is over, and its like could not start. Its lock of a transaction stands beside the row, for as long as it takes to write
-that; and instead of it for a purge within the caller's transaction, for which nobody is to wait.
+Behind a pooler that hands out a connection per transaction PostgreSQL's lock would stay on a connection that is
+another's by then, and nobody need have told that there is one. It is seen by the number of the server's process: libpq
+was given one when it connected, which a pooler has made up. There it is a row, written under the lock of a transaction,
+which looks for purges that are not behind the pooler; a purge within the caller's transaction takes that lock alone.
 """
 
 import os
@@ -30,7 +31,7 @@ from .records import MILLISECOND, utcnow
 SECONDS = 60.0
 RENEWED = timedelta(seconds=15)  # not with each batch: that would be as many transactions again
 
-_TRY = "SELECT pg_try_advisory_xact_lock(hashtextextended(coalesce(current_schema(), '') || '.' || %s, 0))"
+_KEY = "hashtextextended(coalesce(current_schema(), '') || '.' || %s, 0)"
 
 # An advisory lock lets its own connection in again, and the tasks of an event loop share one: so the process looks too.
 _held: dict[tuple[object, ...], object] = {}
@@ -73,7 +74,18 @@ class Lease:
 
 def _lock(lease: Lease) -> Any:
     vendor = connections[lease.alias].vendor
-    return {"mysql": MySQLLock, "postgresql": PostgresRow}.get(vendor, Row)(lease)
+    if vendor == "postgresql":
+        return PostgresLock(lease) if _is_direct(lease.alias) else PostgresRow(lease)
+    return MySQLLock(lease) if vendor == "mysql" else Row(lease)
+
+
+def _is_direct(alias: str) -> bool:
+    """Whether no pooler is in between that may hand out another connection for the next statement."""
+    connection = connections[alias]
+    if connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"):  # the site says so
+        return False
+    of_server = _asked(alias, "SELECT pg_backend_pid()")
+    return bool(connection.connection.info.backend_pid == of_server)
 
 
 def _schema(alias: str) -> str:
@@ -85,6 +97,23 @@ def _asked(alias: str, statement: str, *parameters: str) -> Any:
     with connections[alias].cursor() as cursor:
         cursor.execute(statement, parameters)
         return cursor.fetchone()[0]
+
+
+class PostgresLock:
+    def __init__(self, lease: Lease) -> None:
+        self.alias, self.table = lease.alias, lease.table
+        # Within the caller's transaction, until its end: the rows are not gone before, and a failed one cannot unlock.
+        self.scope = "xact_" if in_transaction(lease.alias) else ""
+
+    def acquire(self) -> bool:
+        return bool(_asked(self.alias, f"SELECT pg_try_advisory_{self.scope}lock({_KEY})", self.table))
+
+    def renew(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        if not self.scope:
+            _asked(self.alias, f"SELECT pg_advisory_unlock({_KEY})", self.table)
 
 
 class MySQLLock:
@@ -157,7 +186,7 @@ class PostgresRow(Row):
 
     def _locked(self) -> bool:
         """Until the end of the transaction: the rows are not gone before."""
-        return bool(_asked(self.lease.alias, _TRY, self.lease.table))
+        return bool(_asked(self.lease.alias, f"SELECT pg_try_advisory_xact_lock({_KEY})", self.lease.table))
 
     def renew(self) -> bool:
         return self.in_transaction or super().renew()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from django.conf import settings as site
 from django.db import connections
 from django.test.utils import CaptureQueriesContext
 
@@ -23,7 +24,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 CHILD = """
 import json, sys
 from django.conf import settings
-databases, code = json.load(sys.stdin)
+databases, secret_key, code = json.load(sys.stdin)
 try:
     import MySQLdb
 except ImportError:
@@ -31,7 +32,7 @@ except ImportError:
     pymysql.version_info = (2, 2, 1, "final", 0)
     pymysql.install_as_MySQLdb()
 settings.configure(
-    DATABASES=databases, USE_TZ=True, SECRET_KEY="x", SESSION_ENGINE="django_multisession.backends.db",
+    DATABASES=databases, USE_TZ=True, SECRET_KEY=secret_key, SESSION_ENGINE="django_multisession.backends.db",
     INSTALLED_APPS=["django_multisession"], DATABASE_ROUTERS=["tests.routers.SessionRouter"],
 )
 import django
@@ -91,7 +92,7 @@ def child(code: str) -> subprocess.Popen[str]:
         text=True,
     )
     assert process.stdin
-    process.stdin.write(json.dumps([{"default": database}, code], default=str))
+    process.stdin.write(json.dumps([{"default": database}, site.SECRET_KEY, code], default=str))
     process.stdin.close()
     process.stdin = None
     return process

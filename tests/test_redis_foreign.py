@@ -5,21 +5,28 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.sessions.serializers import JSONSerializer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from django_multisession import statistics, user_sessions
+from django_multisession import codecs, statistics, user_sessions
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.records import Record, epoch_now, identify, to_epoch, utcnow
 from django_multisession.redis_answers import HEADER, NO_MORE_VERSIONS, held, live, pack, record, unpack
 from django_multisession.redis_pool import Impossible
 
-from .contract import a_record, saved, stored
+from . import contract
+from .contract import saved, stored
 
 KEY = "k" * 32
 ID = identify(KEY)
 LATER = 4 * 10**12
 BEYOND_9999 = 253_402_300_800_000
+
+
+def a_record(id: str = "a" * 64, **changes: Any) -> Record:
+    """One that this site has made: others are neither listed nor ended."""
+    return contract.a_record(id, payload=codecs.encode({}, id, JSONSerializer), **changes)
 
 
 @pytest.fixture

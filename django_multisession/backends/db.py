@@ -7,7 +7,7 @@ One row per session in `django_multisession_session` (see `models.Session`); tim
     replace  UPDATE ... WHERE session_id = %s AND version = %s AND expires_at > %s; on a miss, read
     touch    UPDATE ... SET expires_at = %s, updated_at = %s WHERE session_id = %s AND expires_at > %s
     remove   DELETE ... WHERE session_id = %s           (of several: IN (...))
-    of_user  SELECT ... WHERE user_id = %s AND expires_at > <the database's now> - <an hour>
+    of_user  SELECT ... WHERE user_id = %s AND expires_at > <the database's now> - <a day>
     scan     SELECT ... WHERE session_id > %s AND expires_at > <the same> ORDER BY session_id LIMIT
     purge    the first batch of a sweep: see `sweep.py`
 
@@ -45,7 +45,7 @@ from . import base
 LAST = to_epoch(datetime.max.replace(tzinfo=UTC))
 LARGEST = 2**63 - 1
 FIRST = -LARGEST - 1
-HOUR = 60 * 60 * 1000  # milliseconds
+DAY = 24 * 60 * 60 * 1000  # milliseconds
 NO_SUCH_CHARACTERS = 1366  # of MySQL, whose drivers do not agree on the kind of error
 
 logger = logging.getLogger("django.security.SuspiciousSession")
@@ -93,7 +93,8 @@ class DbStorage:
         return int(await self._ask(_remove, list(ids)))
 
     async def of_user(self, user_id: str) -> list[Record]:
-        """Those that have expired for less than an hour too. Not by this host's clock: a fast one would miss some."""
+        """Those too that have expired for less than a day: a host whose clock is wrong would miss some, or has saved
+        them with another time."""
         # Compared once more: MySQL's usual collation takes "Ann" and "ann" for one user.
         return [record for record in await self._ask(_of_user, user_id) if record.user_id == user_id]
 
@@ -304,7 +305,7 @@ def _scan(alias: str, after: str, limit: int) -> tuple[list[Record], str | None]
 
 
 def _recent(alias: str) -> Any:
-    return _matching(alias).filter(expires_at__gt=RawSQL(f"{clock_sql(alias)} - {HOUR}", []))  # noqa: S611  no input
+    return _matching(alias).filter(expires_at__gt=RawSQL(f"{clock_sql(alias)} - {DAY}", []))  # noqa: S611  no input
 
 
 def _purge(alias: str, before: datetime, limit: int) -> int:

@@ -104,13 +104,20 @@ class RedisStorage:
         raise EngineUnavailable("Redis: the answers to an insert were lost.")
 
     async def replace(self, record: Record) -> Record | None:
+        """As `insert()`. Sent again it would answer what is stored, which is nothing if that has been removed since."""
         if record.version > NO_MORE_VERSIONS:
             return None
-        arguments = pack(record), epoch_now(), (record.version - 1).to_bytes(8, "big")
-        try:
-            return await self._write(REPLACE, partial(redis_answers.held, record), record, *arguments)  # type: ignore[no-any-return]
-        except Impossible:
-            return redis_answers.nothing("Session record corrupted (id %s).", record.id)  # type: ignore[no-any-return]
+        sent = pack(record)
+        for _ in range(SENDINGS):
+            with suppress(Lost):
+                return await self._replace(record, sent)
+            await self.commands.refresh()
+            held = await self._held(record.id)
+            if held is not None and redis_answers.is_the_same(held, sent):
+                return record
+            if isinstance(redis_answers.record(record.id, held), Impossible):
+                return redis_answers.nothing("Session record corrupted (id %s).", record.id)  # type: ignore[no-any-return]
+        raise EngineUnavailable("Redis: the answers to a save were lost.")
 
     async def touch(self, id: str, expires_at: datetime) -> bool:
         key, now, expires = self._key(id), epoch_now(), to_epoch(expires_at)
@@ -209,6 +216,13 @@ class RedisStorage:
         expiry = ("PX", left) if left > 0 else ("PXAT", 1)  # Redis refuses 0 and less; 1 is long past
         command = "SET", self._key(record.id), value, "NX", *expiry
         return bool(await self._send(command, redis_answers.was_set, once=True))
+
+    async def _replace(self, record: Record, value: bytes) -> Record | None:
+        arguments, meaning = (epoch_now(), (record.version - 1).to_bytes(8, "big")), partial(redis_answers.held, record)
+        try:
+            return await self._write(REPLACE, meaning, record, value, *arguments, once=True)  # type: ignore[no-any-return]
+        except Impossible:
+            return redis_answers.nothing("Session record corrupted (id %s).", record.id)  # type: ignore[no-any-return]
 
     async def _held(self, id: str) -> bytes | None:
         """What is stored, as it is; nothing at all of somebody else's type."""

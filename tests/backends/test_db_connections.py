@@ -229,7 +229,7 @@ def test_a_test_case_that_forbids_the_database_forbids_ours(Store, connection):
 def schemas(Store: Any) -> Iterator[Callable[[str], Any]]:
     """Two schemas of PostgreSQL with a table of sessions each, and a connection that goes by the one that is set."""
     connection = connections[SessionRouter.alias]
-    original, current = connection.cursor, ["public"]
+    original, current, table = connection.cursor, ["public"], Session._meta.db_table
 
     def cursor() -> Any:
         found = original()
@@ -239,7 +239,7 @@ def schemas(Store: Any) -> Iterator[Callable[[str], Any]]:
     with original() as asking:
         for name in ("red", "blue"):
             asking.execute(f"CREATE SCHEMA {name}")
-            asking.execute(f"CREATE TABLE {name}.django_multisession_session (LIKE public.django_multisession_session)")
+            asking.execute(f"CREATE TABLE {name}.{table} (LIKE public.{table} INCLUDING ALL)")
     connection.cursor = cursor
     yield lambda name: current.__setitem__(0, name)
     del connection.cursor
