@@ -100,7 +100,8 @@ class Fleet:
 
 class Browser(httpx.Client):
     def __init__(self) -> None:
-        super().__init__(timeout=60)
+        # No connection is kept: a server may close one just when a request goes out.
+        super().__init__(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
         self.clicks = 0
 
     def click(self, server: WebServer, page: str) -> dict[str, Any]:
