@@ -13,6 +13,7 @@ from typing import Any
 
 from django.apps import apps
 from django.contrib.auth import SESSION_KEY
+from django.contrib.sessions.backends.db import SessionStore as Djangos
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, router
 from django.utils import timezone
@@ -64,6 +65,11 @@ class InTable(Foreign):
             if stored_key == key and (data := decoded(self.engine(key), text)) is not None:
                 return data, in_milliseconds(expire_date)
         return None
+
+    def _remove(self, key: str) -> None:
+        if self.engine.delete is not Djangos.delete:  # it has something else to remove too, from a cache say
+            return super()._remove(key)
+        self.model._base_manager.using(self.alias).filter(session_key=key).delete()  # without reading it first
 
     def prepared(self, session: Any, data: dict[str, Any]) -> None:
         columns = [name for name in COLUMNS if hasattr(session, name) and _has(self.model, name)]
