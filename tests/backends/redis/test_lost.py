@@ -8,6 +8,7 @@ import pytest
 import redis
 from django.test import override_settings
 
+from django_multisession.backends.redis.scripts import SHA
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.records import identify
 from django_multisession.testing.stored import a_record, saved, stored
@@ -48,6 +49,8 @@ retrying, traced = Clients.retrying, Clients.traced
 @pytest.fixture(params=["plain", "retrying", "traced"])
 def proxy(request: Any, Store: Any) -> Iterator[Proxy]:
     """Before the tests' server, for clients that are told to retry and for others."""
+    for script in SHA:  # else the first answer to be lost is that the server does not know it
+        Store.storage.client.script_load(script)
     port = Store.storage.client.connection_pool.connection_kwargs["port"]
     with Proxy(port) as proxy:
         Clients.port = proxy.port
