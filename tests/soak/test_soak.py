@@ -21,7 +21,9 @@ DB = "django.contrib.sessions.backends.db"
 
 # What may be more at one moment than at another: a thread's connection, a parsed template, a cached regular expression.
 # A leak has hundreds of requests to exceed it.
-SPARE = {"objects": 1000, "memory": 60_000}
+# Threads start as they are needed, and each has a connection object for each database, for a while also those of the
+# event loops that its asynchronous views had.
+SPARE = {"objects": 1000, "memory": 60_000, "database connections": 80}
 FEW = 2 * USERS
 
 SHORT = 240  # requests
