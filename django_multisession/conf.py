@@ -124,6 +124,7 @@ class Conf:
     ENCRYPTION_KEYS = Setting[Sequence[str | bytes | None]](
         (), "Keys of 32 bytes for AES-256-GCM, newest first; None in first place: open sealed sessions, sign new ones."
     )
+    MOVE = Setting[dict[str, Any] | None](None, "The two sides and the phase of a change of engines: see moving.md.")
 
 
 def function(value: Any) -> Any:

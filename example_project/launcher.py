@@ -40,9 +40,12 @@ class WebServer(Server):
 
 
 @contextmanager
-def site(engine: str, secret_key: str, ports: Sequence[int]) -> Iterator[list[WebServer]]:
-    """Web servers on the ports (0: any free one), in front of one store. They stop first, the store last."""
-    environment = {**os.environ, "SESSION_BACKEND": engine, "SECRET_KEY": secret_key}
+def site(engine: str, secret_key: str, ports: Sequence[int], stage: str = "new") -> Iterator[list[WebServer]]:
+    """Web servers on the ports (0: any free one), in front of one store. They stop first, the store last.
+
+    `stage`: of a move from Django's own engine, see `DEMO_MOVE` in the settings.
+    """
+    environment = {**os.environ, "SESSION_BACKEND": engine, "SECRET_KEY": secret_key, "DEMO_MOVE": stage}
     environment["DEMO_PORTS"] = " ".join(str(port) for port in ports if port)
     with ExitStack() as stack:
         variable, store = STORES[engine]
@@ -57,6 +60,29 @@ def site(engine: str, secret_key: str, ports: Sequence[int]) -> Iterator[list[We
         yield [stack.enter_context(WebServer(environment, port)) for port in ports]
 
 
+def deploy(servers: Sequence[WebServer], stage: str) -> Iterator[WebServer]:
+    """Replace the servers one by one, each on its port; yields it when it is up again."""
+    for server in servers:
+        server.stop()
+        server.environment["DEMO_MOVE"] = stage
+        yield server.start()
+
+
+def manage(environment: dict[str, str], *command: str) -> str:
+    """What a command of the site prints. A process of its own, as settings are read once per process."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / "manage.py"), *command],
+        check=False,
+        env=environment,
+        timeout=MIGRATE_SECONDS,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise ServerError(f"manage.py {command[0]} failed:\n{done.stderr}")
+    return done.stdout
+
+
 def start_celery(environment: dict[str, str], stack: ExitStack) -> None:
     if not environment.get("CELERY_BROKER_URL"):
         environment["CELERY_BROKER_URL"] = stack.enter_context(RedisServer()).url
@@ -67,10 +93,5 @@ def start_celery(environment: dict[str, str], stack: ExitStack) -> None:
 
 
 def migrate(environment: dict[str, str]) -> None:
-    """Make the tables and the demo user. A process of its own, as settings are read once per process."""
-    command = [sys.executable, str(HERE / "manage.py"), "migrate", "--verbosity", "0"]
-    done = subprocess.run(
-        command, check=False, env=environment, timeout=MIGRATE_SECONDS, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise ServerError(f"manage.py migrate failed:\n{done.stderr}")
+    """Make the tables and the demo user."""
+    manage(environment, "migrate", "--verbosity", "0")

@@ -37,6 +37,7 @@ def child(code: str, **given: Any) -> subprocess.Popen[str]:
         "DATABASES": {"default": database},
         "INSTALLED_APPS": settings.INSTALLED_APPS,
         "MULTISESSION_TIMEOUT": 60,
+        **given.pop("more", {}),
     }
     process = subprocess.Popen(
         [sys.executable, "-c", PRELUDE + code],

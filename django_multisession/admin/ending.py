@@ -63,7 +63,8 @@ def end_all(request: HttpRequest, users: Iterable[Any]) -> None:
 
 def may_miss(revoked: Revoked) -> bool:
     """Whether sessions may be found by a look through the store: not if `complete` is `None` for what others made."""
-    return revoked.complete is False or (revoked.complete is None and not revoked.foreign)
+    in_doubt = revoked.complete is None and not revoked.foreign and not user_sessions.is_moving()
+    return revoked.complete is False or in_doubt
 
 
 def look_through(users: list[Any]) -> bool:

@@ -96,6 +96,7 @@ class SessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             more=max(0, len(sessions) - MOST_SHOWN),
             complete=sessions.complete,
             foreign=sessions.foreign,
+            moving=user_sessions.is_moving(),
             can_end=self.has_delete_permission(request),
             own=any(session.is_current for session in sessions),
             others=any(not session.is_current for session in sessions),

@@ -108,13 +108,16 @@ class SessionState(SessionBase):
         now = utcnow()
         return Record(
             id=id,
-            payload=codecs.close(serialized, id),
+            payload=self._close(serialized, id),
             user_id=self._user_id(),
             created_at=created_at or now,
             updated_at=now,
             expires_at=self._expires_at(created_at or now, now, stored),
             version=stored.version + 1 if stored else 1,
         )
+
+    def _close(self, serialized: codecs.Serialized, id: str) -> bytes:
+        return codecs.close(serialized, id)
 
     def _open(self, record: Record) -> tuple[dict[str, Any] | None, codecs.Serialized | None]:
         """The data (`None` if it is unreadable), and its bytes if today's keys and settings would close them again."""

@@ -21,8 +21,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .. import engine
 from ..twins import ASYNC, SYNC, run_sync
-from . import devices, ending, passes, signed_in
+from . import devices, ending, listing, passes, signed_in
 from .ending import Revoked
 from .passes import REPAIR_PAGES, Repaired
 from .people import user_id_of
@@ -41,6 +42,7 @@ __all__ = [
     "arevoke_everyone",
     "asessions_of",
     "count",
+    "is_moving",
     "not_an_authentication",
     "repair_index",
     "revoke",
@@ -94,6 +96,11 @@ def revoke_everyone() -> int:
 
 async def arevoke_everyone() -> int:
     return await passes.revoke_everyone(ASYNC)
+
+
+def is_moving() -> bool:
+    """Whether some sessions may lie where they cannot be listed, which no repair changes: see `backends.moving`."""
+    return listing.complete(engine.storage(SYNC)) is None
 
 
 def repair_index(user: Any = None, after: str | None = None, pages: int | None = None) -> Repaired:

@@ -41,7 +41,7 @@ async def revoke_all(face: Face, user: Any, keep: Any) -> Revoked:
         kept.append(own := record.id == own_id)
         return own
 
-    revoked = await end_all(face, user_id, REVOKED, keeps)
+    revoked = await end_all(face, user_id, REVOKED, keeps, own_id)
     if not signed_in.can_lose(storage, user_id):
         return revoked
     own = await storage.read(own_id) if own_id and not any(kept) else None
@@ -50,16 +50,22 @@ async def revoke_all(face: Face, user: Any, keep: Any) -> Revoked:
     return replace(revoked, complete=None) if await storage.may_miss(user_id) else revoked
 
 
-async def end_all(face: Face, user_id: str, reason: str, keeps: Callable[[Record], bool]) -> Revoked:
-    """A core coroutine, for others to give a reason. Ends when there is nothing new: a log-in of meanwhile is found."""
+async def end_all(
+    face: Face, user_id: str, reason: str, keeps: Callable[[Record], bool], kept: str | None = None
+) -> Revoked:
+    """A core coroutine, for others to give a reason. Ends when there is nothing new: a log-in of meanwhile is found.
+
+    `kept`: the id of a session that stays, which a list may not have.
+    """
     storage, ended = engine.storage(face), 0
+    await listing.end_unlisted(storage, user_id, kept, reason == lifecycle.PASSWORD)
     for _ in range(ROUNDS):
         held = await listing.of_user(storage, user_id)
         found = [record for record in held if not keeps(record)]
         if not found:
             break
         ended += await end(face, storage, found, reason)
-    return Revoked(ended, signed_in.unless_foreign(user_id, held.foreign, True), held.foreign)
+    return Revoked(ended, signed_in.unless_foreign(user_id, held.foreign, listing.complete(storage)), held.foreign)
 
 
 async def end(face: Face, storage: Any, records: list[Record], reason: str) -> int:

@@ -39,6 +39,18 @@ def ours(records: Iterable[Record]) -> list[Record]:
     return [record for record in records if codecs.is_ours(record.payload, record.id)]
 
 
+def complete(storage: Any) -> bool | None:
+    """`None` while sessions may lie where they cannot be listed: see `backends.moving`."""
+    all_listed: bool | None = getattr(storage, "complete", True)
+    return all_listed
+
+
+async def end_unlisted(storage: Any, user_id: str | None, kept: str | None = None, password: bool = False) -> None:
+    """Of a user (`None`: of all) what is in no list yet is to end when it is moved to where it would be in one."""
+    if hasattr(storage, "end_user"):
+        await storage.end_user(user_id, kept, password)
+
+
 async def live(storage: Any, records: Iterable[Record]) -> list[Record]:
     """One that is there twice while its key is cycled is listed once."""
     held, here = list(records), utcnow()

@@ -28,6 +28,7 @@ async def revoke_everyone(face: Face) -> int:
     """A session whose key is cycled meanwhile may be passed by: the copy is behind the page, and the original, before
     it, is soon gone. So the pages are gone through again, for sessions that were there at the start."""
     began = utcnow()
+    await listing.end_unlisted(engine.storage(face), None)
     ended = await _end_each(face, lambda record: record.user_id is not None)
     for _ in range(ROUNDS):
         passed_by = await _end_each(face, lambda record: record.user_id is not None and record.created_at <= began)

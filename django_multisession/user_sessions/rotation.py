@@ -109,7 +109,7 @@ async def follow(storage: Any, key: str) -> tuple[str | None, Record | None]:
     """The key under which the session of this one goes on, and its record; twice `None` where it does not."""
     while found := await successor(storage, identify(key), key):
         key = found
-        if record := await newest(storage, identify(key)):
+        if record := await newest(storage, getattr(storage, "identify", identify)(key)):
             return key, record
     return None, None
 
@@ -131,6 +131,8 @@ async def _mark(storage: Any, old_id: str) -> tuple[str, bytes] | None:
     try:
         serialized, _ = codecs.open_(record.payload, record.id)
     except PayloadUnreadable:
+        return None
+    if len(serialized.body) <= ID_SIZE:  # another's mark
         return None
     return serialized.body[:ID_SIZE].hex(), serialized.body[ID_SIZE:]
 

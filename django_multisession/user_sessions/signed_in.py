@@ -64,7 +64,7 @@ async def sessions_of(face: Face, user: Any, request: Any) -> UserSessions:
     records = await listing.live(storage, held)
     own = own_record_of(request)
     can_miss = can_lose(storage, user_id)
-    complete = unless_foreign(user_id, held.foreign, True if records or not can_miss else None)
+    complete = unless_foreign(user_id, held.foreign, listing.complete(storage) if records or not can_miss else None)
     if can_miss and own and own.id == own_id and own.user_id == user_id and own_id not in {each.id for each in records}:
         complete = lost(user_id)
         records += await listing.live(storage, [own])
@@ -81,8 +81,9 @@ def own_id_of(request: Any) -> str | None:
     """The id of the record of a request's session. Raises `TypeError` for a session, which would be ignored."""
     if isinstance(request, SessionBase):
         raise TypeError("Give the request, not its session.")
-    key = getattr(getattr(request, "session", None), "session_key", None)
-    return identify(key) if key and isinstance(key, str) else None
+    session = getattr(request, "session", None)
+    key = getattr(session, "session_key", None)
+    return getattr(session, "_id_of", identify)(key) if key and isinstance(key, str) else None
 
 
 def own_record_of(request: Any) -> Record | None:

@@ -30,7 +30,17 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST, require_safe
 
-from . import REPAIR_PAGES, Revoked, UserSession, UserSessions, repair_index, revoke, revoke_all, sessions_of
+from . import (
+    REPAIR_PAGES,
+    Revoked,
+    UserSession,
+    UserSessions,
+    is_moving,
+    repair_index,
+    revoke,
+    revoke_all,
+    sessions_of,
+)
 
 PAGE = "django_multisession:user_sessions"
 MOST_SHOWN = 50  # sessions
@@ -50,6 +60,7 @@ def user_sessions(request: HttpRequest) -> HttpResponse:
         "more": len(sessions) - len(shown),
         "others": sum(not each.is_current for each in sessions),
         "incomplete": _is_incomplete(request, sessions),
+        "moving": is_moving(),
         "repairing": bool(_memory(request).get(REPAIR_FROM)),
     }
     return render(request, "django_multisession/user_sessions.html", context)
@@ -61,7 +72,9 @@ def _shown(sessions: UserSessions) -> list[UserSession]:
 
 
 def _is_incomplete(request: HttpRequest, found: UserSessions | Revoked) -> bool:
-    complete = True if found.foreign and found.complete is None else found.complete  # no repair finds more of others'
+    if found.complete is None and is_moving():
+        return False  # no repair finds more
+    complete = True if found.foreign and found.complete is None else found.complete  # nor of others'
     memory = _memory(request)
     known = memory.get(REPAIR_FROM)
     sure = isinstance(known, int) and time.time() - known < SURE_FOR

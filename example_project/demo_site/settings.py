@@ -3,6 +3,7 @@
 SESSION_BACKEND  redis (the default), mongodb or db
 REDIS_URL, MONGODB_URL, DATABASE_URL  where the servers are; the users are in the database, whichever the engine
 CELERY_BROKER_URL  where Celery's broker is
+DEMO_MOVE  where a move from Django's `db` engine is: old, prepare, move, new
 DEMO_PURGE_SECONDS  how often beat has the expired sessions purged: each minute
 """
 
@@ -29,6 +30,16 @@ CACHES = {
     },
 }
 MULTISESSION_MONGODB = os.environ.get("MONGODB_URL", "mongodb://127.0.0.1:27017/multisession")
+
+# A move from Django's own engine, in four deploys: see docs/moving.md.
+
+MOVE = os.environ.get("DEMO_MOVE", "new")
+DJANGOS_ENGINE = "django.contrib.sessions.backends.db"
+if MOVE == "old":
+    SESSION_ENGINE = DJANGOS_ENGINE
+elif MOVE != "new":
+    MULTISESSION_MOVE = {"from": DJANGOS_ENGINE, "to": SESSION_ENGINE, "phase": MOVE}
+    SESSION_ENGINE = "django_multisession.backends.moving"
 
 # Users see where they are signed in, five times at most, and what browser that was.
 
@@ -68,6 +79,7 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.messages",
+    "django.contrib.sessions",  # for a move
     "django.contrib.staticfiles",
     "django_multisession",
 ]

@@ -32,7 +32,7 @@ async def home(request: HttpRequest) -> HttpResponse:
 
 async def stored(session: SessionStore) -> Record | None:
     """What the engine holds for the session now, before this answer's own changes are saved."""
-    if session.session_key is None:
+    if session.session_key is None or not hasattr(session, "astorage"):  # Django's own, before a move
         return None
     return await session.astorage.read(identify(session.session_key))
 

@@ -1,4 +1,4 @@
-"""The sessions of the site and of its users. Exit codes: 0 done, 1 error."""
+"""The sessions of the site and of its users. Exit codes: 0 done, 1 error, 75 another move is running."""
 
 import argparse
 import dataclasses
@@ -16,7 +16,7 @@ from ...durations import positive
 from ...exceptions import EngineUnavailable, InvalidOption
 from ...statistics import DAY, HOUR, MINUTE, Bin, Statistics, as_json, collect
 from ...user_sessions import people
-from .. import tables
+from .. import moving, tables
 from ..console import confirmed, patient
 from ..progress import counting
 
@@ -30,7 +30,7 @@ class Command(BaseCommand):
     help = "Lists and ends the sessions of users, and counts those of the site."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|revoke|revoke-all|stats")
+        verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|revoke|revoke-all|stats|move")
         common = _common_options()
         of_user = verbs.add_parser("list", parents=common, help="The sessions of a user, newest activity first.")
         _add_user(of_user, required=True)
@@ -49,9 +49,11 @@ class Command(BaseCommand):
             "stats", parents=common, help="Count sessions and users, sizes and ages, in one pass over all."
         )
         stats.add_argument("--no-progress", action="store_true", help="No progress.")
+        move = verbs.add_parser("move", parents=common, help="Move the rest of the sessions to the new engine.")
+        moving.add_arguments(move)
         for each in (of_user, revoke, revoke_all):
             each.add_argument("--repair", action="store_true", help="Before: find what Redis has lost of its index.")
-        for each in (of_user, revoke, revoke_all, stats):
+        for each in (of_user, revoke, revoke_all, stats, move):
             each.add_argument("--json", action="store_true", help="Print the result as JSON, and only that.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -60,7 +62,8 @@ class Command(BaseCommand):
         try:
             verb(options)
         except InvalidOption as error:
-            raise CommandError(f"--{error.name} is {error.value!r}: {error.advice}") from error
+            name = f"--{error.name.replace('_', '-')}" if error.name in options else error.name
+            raise CommandError(f"{name} is {error.value!r}: {error.advice}") from error
         except (EngineUnavailable, ImproperlyConfigured, LookupError, UnicodeEncodeError) as error:
             raise CommandError(str(error)) from error
 
@@ -68,8 +71,8 @@ class Command(BaseCommand):
         limit = None if options["limit"] is None else positive("limit", options["limit"])
         user = _user(options)
         sessions = user_sessions.sessions_of(user)
-        if sessions.complete is None and (sessions.foreign or not options["repair"]):
-            self.stderr.write(FOREIGN if sessions.foreign else IN_DOUBT)
+        if sessions.complete is None and (sessions.foreign or moving.is_under_way() or not options["repair"]):
+            self.stderr.write(_doubt(sessions))
         shown = sessions[:limit]
         more = len(sessions) - len(shown)
         if options["json"]:
@@ -94,10 +97,10 @@ class Command(BaseCommand):
         if not user:
             return self._say(options, {"ended": user_sessions.revoke_everyone()}, whose)
         revoked = user_sessions.revoke_all(user)
-        complete = True if options["repair"] and not revoked.foreign else revoked.complete
+        complete = True if options["repair"] and not (revoked.foreign or moving.is_under_way()) else revoked.complete
         self._say(options, {"ended": revoked.ended, "complete": complete}, whose)
         if not complete:
-            self.stderr.write(FOREIGN if revoked.foreign else IN_DOUBT)
+            self.stderr.write(_doubt(revoked))
 
     def _stats(self, options: dict[str, Any]) -> None:
         shown = options["verbosity"] > 0 and not options["no_progress"]
@@ -111,6 +114,9 @@ class Command(BaseCommand):
             self.stdout.write("")
             tables.write(self.stdout, (heading, "Sessions", ""), rows, numbers=[1])
 
+    def _move(self, options: dict[str, Any]) -> None:
+        moving.run(self, options)
+
     def _say(self, options: dict[str, Any], result: dict[str, Any], whose: str) -> None:
         if options["json"]:
             self._write_json(result)
@@ -119,6 +125,12 @@ class Command(BaseCommand):
 
     def _write_json(self, result: object) -> None:
         self.stdout.write(json.dumps(result))
+
+
+def _doubt(found: Any) -> str:
+    if moving.is_under_way():
+        return moving.UNDER_WAY
+    return FOREIGN if found.foreign else IN_DOUBT
 
 
 def _common_options() -> list[CommandParser]:

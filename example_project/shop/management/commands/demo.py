@@ -5,6 +5,8 @@ import signal
 import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -14,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from journey import Journey, Step
-from launcher import STORES, WebServer, site
+from launcher import STORES, WebServer, deploy, site
+from moves import STAGES, moved, try_move
 from servers import ServerError, free_port
 
 POLL_SECONDS = 0.2
@@ -28,9 +31,10 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--engine", choices=STORES, help="the session engine (redis; with --check: all)")
         parser.add_argument("--port", type=int, default=8000, help="first port to try for the web servers (8000)")
+        parser.add_argument("--move", action="store_true", help="start on Django's own engine, and move to this one")
         parser.add_argument("--check", action="store_true", help="try it all out by itself and print a table")
 
-    def handle(self, *, engine: str | None, port: int, check: bool, **_: Any) -> None:
+    def handle(self, *, engine: str | None, port: int, check: bool, move: bool, **_: Any) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, interrupt)
         self.console = Console()
@@ -38,7 +42,7 @@ class Command(BaseCommand):
             if check:
                 self.try_out([engine] if engine else list(STORES))
             else:
-                self.serve(engine or "redis", port)
+                self.serve(engine or "redis", port, move)
         except ServerError as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
@@ -46,12 +50,31 @@ class Command(BaseCommand):
             if check:
                 raise CommandError("Interrupted.") from None
 
-    def serve(self, engine: str, port: int) -> None:
+    def serve(self, engine: str, port: int, move: bool) -> None:
         first = free_port(port)
         self.console.print(f"Starting the {engine} engine's server and two web servers ...")
-        with site(engine, settings.SECRET_KEY, ports=(first, free_port(first + 1))) as servers:
+        ports, stage = (first, free_port(first + 1)), "old" if move else "new"
+        with site(engine, settings.SECRET_KEY, ports, stage) as servers:
+            if move:
+                self.move(engine, servers)
             self.introduce(engine, servers)
             self.watch(servers)
+
+    def move(self, engine: str, servers: list[WebServer]) -> None:
+        say = partial(self.console.print, highlight=False, soft_wrap=True)
+        say(
+            f"\n  [bold]{servers[0].url}[/]\n\nThe sessions are in Django's own engine, in SQL. Sign in (name "
+            f"[bold]{settings.DEMO_USERNAME}[/], password [bold]{settings.DEMO_PASSWORD}[/]), fill the cart,\n"
+            "and press Enter: the servers are replaced one by one, while you click."
+        )
+        with suppress(EOFError):
+            input()
+        for stage in STAGES:
+            for server in deploy(servers, stage):
+                say(f"{server.url} is up again: [bold]{stage}[/]")
+            if stage == "move":
+                say(f"manage.py sessions move --status: {moved(servers[0])}")
+        say(f"\nYou are still signed in, and your session is in django_multisession.backends.{engine}.")
 
     def introduce(self, engine: str, servers: list[WebServer]) -> None:
         one, other = servers
@@ -109,6 +132,8 @@ def try_engine(engine: str) -> list[Step]:
         with site(engine, settings.SECRET_KEY, ports=(0, 0)) as servers:
             steps.append(Step("start", time.monotonic() - started))
             steps += Journey(servers, settings.DEMO_USERNAME, settings.DEMO_PASSWORD, engine == "db").steps()
+        if not any(step.reason for step in steps):
+            steps += try_move(engine, settings.SECRET_KEY, settings.DEMO_USERNAME, settings.DEMO_PASSWORD)
     except ServerError as error:
         steps.append(Step("start", time.monotonic() - started, str(error)))
     return steps

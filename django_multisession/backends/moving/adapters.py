@@ -1,0 +1,163 @@
+"""How sessions of known engines are read: what the server has, when it expires, and nothing created on the way.
+
+table       `db`, `cached_db`, django-user-sessions, django-qsessions: one SELECT of the row, by the exact key
+cache       Django's `cache`: GET, and the time to live where the cache can tell it
+file        the file, and its age
+redis       django-redis-sessions: GET and TTL
+"""
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from django.apps import apps
+from django.contrib.auth import SESSION_KEY
+from django.contrib.sessions.backends.db import SessionStore as Djangos
+from django.core.exceptions import FieldDoesNotExist
+from django.db import connections, router
+from django.utils import timezone
+
+from ...records import in_milliseconds, utcnow
+from .cookies import SIGNED_COOKIES, InCookie
+from .foreign import Foreign, decoded
+from .there import age_of
+
+COLUMNS = "ip", "user_agent"  # that packages keep beside the data
+
+
+class InTable(Foreign):
+    """Of the engines with a table as Django's `AbstractBaseSession` has it. The row decides, whatever a cache says."""
+
+    @staticmethod
+    def app_of(engine: Any) -> str:
+        """The app that has the table."""
+        modules: list[str] = [each.__module__ for each in engine.__mro__ if each.__module__ in ADAPTERS]
+        return modules[0].partition(".backends")[0]
+
+    @property
+    def model(self) -> Any:
+        if hasattr(self.engine, "get_model_class"):
+            return self.engine.get_model_class()
+        return apps.get_model(self.engine.__module__.partition(".")[0], "Session")  # django-user-sessions
+
+    @property
+    def alias(self) -> str:
+        return str(router.db_for_write(self.model))
+
+    @property
+    def updates_only(self) -> bool:  # type: ignore[override]
+        return hasattr(self.engine, "get_model_class")  # Django's own save(), with force_update
+
+    def rows(self) -> Any:
+        rows = self.model._base_manager.using(self.alias)
+        # Else a transaction may show a row as it was when it began.
+        return rows.select_for_update() if connections[self.alias].in_atomic_block else rows
+
+    def find(self, key: str) -> tuple[dict[str, Any], datetime] | None:
+        found = (
+            self.rows()
+            .filter(session_key=key, expire_date__gt=timezone.now())
+            .values_list("session_key", "session_data", "expire_date")
+        )
+        for stored_key, text, expire_date in found:
+            # MySQL's usual collation takes "abc" and "ABC" for one key.
+            if stored_key == key and (data := decoded(self.engine(key), text)) is not None:
+                return data, in_milliseconds(expire_date)
+        return None
+
+    def _remove(self, key: str) -> None:
+        if self.engine.delete is not Djangos.delete:  # it has something else to remove too, from a cache say
+            return super()._remove(key)
+        self.model._base_manager.using(self.alias).filter(session_key=key).delete()  # without reading it first
+
+    def prepared(self, session: Any, data: dict[str, Any]) -> None:
+        columns = [name for name in COLUMNS if hasattr(session, name) and _has(self.model, name)]
+        if columns and (kept := self.rows().filter(session_key=session.session_key).values(*columns).first()):
+            vars(session).update(kept)
+        if hasattr(session, "user_id"):
+            session.user_id = data.get(SESSION_KEY)
+
+
+def _has(model: Any, name: str) -> bool:
+    try:
+        return bool(model._meta.get_field(name))
+    except FieldDoesNotExist:
+        return False
+
+
+class InCache(Foreign):
+    updates_only = True
+
+    def find(self, key: str) -> tuple[dict[str, Any], datetime] | None:
+        session = self.engine(key)
+        data = session._cache.get(session.cache_key)  # load() would take an error for an empty session
+        if not isinstance(data, dict):
+            return None
+        left = time_to_live(session._cache, session.cache_key)
+        return data, self.expiry(session, data) if left is None else utcnow() + left
+
+
+def time_to_live(cache: Any, key: str) -> timedelta | None:
+    """What a cache's entry has left; `None` where that cannot be asked, or it has no end."""
+    milliseconds: Any = None
+    if hasattr(cache, "pttl"):  # django-redis
+        milliseconds = cache.pttl(key)
+    elif hasattr(cache, "_expire_info"):  # Django's local memory
+        until = cache._expire_info.get(cache.make_key(key))
+        milliseconds = until and until * 1000 - utcnow().timestamp() * 1000
+    elif hasattr(getattr(cache, "_cache", None), "get_client"):  # Django's Redis
+        milliseconds = cache._cache.get_client(None, write=True).pttl(cache.make_key(key))
+    return timedelta(milliseconds=milliseconds) if milliseconds and milliseconds > 0 else None
+
+
+class InFile(Foreign):
+    updates_only = True
+
+    def find(self, key: str) -> tuple[dict[str, Any], datetime] | None:
+        session = self.engine(key)
+        try:
+            with Path(session._key_to_file(key)).open(encoding="ascii") as file:
+                text, saved = file.read(), os.fstat(file.fileno()).st_mtime
+        except FileNotFoundError:
+            return None
+        if (data := decoded(session, text)) is None:
+            return None
+        age = age_of(data)
+        expires_at = age if isinstance(age, datetime) else datetime.fromtimestamp(saved, UTC) + age
+        return (data, in_milliseconds(expires_at)) if expires_at > utcnow() else None
+
+
+class InRedis(Foreign):
+    """django-redis-sessions."""
+
+    def find(self, key: str) -> tuple[dict[str, Any], datetime] | None:
+        session = self.engine(key)
+        name = session.get_real_stored_key(key)
+        text = session.server.get(name)
+        if text is None or (data := decoded(session, text.decode() if isinstance(text, bytes) else text)) is None:
+            return None
+        left = session.server.pttl(name)
+        return data, utcnow() + timedelta(milliseconds=left) if left > 0 else self.expiry(session, data)
+
+    def _remove(self, key: str) -> None:
+        session = self.engine(key)  # whose own delete() swallows errors
+        session.server.delete(session.get_real_stored_key(key))
+
+
+ADAPTERS: dict[str, type[Foreign]] = {
+    "django.contrib.sessions.backends.db": InTable,
+    "django.contrib.sessions.backends.cached_db": InTable,
+    "django.contrib.sessions.backends.cache": InCache,
+    "django.contrib.sessions.backends.file": InFile,
+    SIGNED_COOKIES: InCookie,
+    "redis_sessions.session": InRedis,
+    "user_sessions.backends.db": InTable,
+    "qsessions.backends.db": InTable,
+    "qsessions.backends.cached_db": InTable,
+}
+
+
+def adapter_of(engine: type) -> type[Foreign]:
+    """By the module of the engine, or of what it builds on."""
+    return next((ADAPTERS[each.__module__] for each in engine.__mro__ if each.__module__ in ADAPTERS), Foreign)
