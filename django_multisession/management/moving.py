@@ -72,6 +72,8 @@ def _clean(command: Any, options: dict[str, Any]) -> None:
 
     with told_to_stop(signal.SIGTERM, signal.SIGINT) as stop:
         removed = bulk.clean(stop)
+    if removed is None:
+        raise CommandError("Another move is running.", returncode=EX_TEMPFAIL)
     _say(command, options, {"removed": removed}, f"{removed:,} copies removed from the old side.")
 
 

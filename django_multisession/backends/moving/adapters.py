@@ -18,10 +18,12 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, router
 from django.utils import timezone
 
-from ...records import in_milliseconds, utcnow
+from ...records import Record, in_milliseconds, utcnow
 from .cookies import SIGNED_COOKIES, InCookie
 from .foreign import Foreign, decoded
-from .there import age_of
+from .there import age_of, record_of
+
+Found = tuple[dict[str, Any], datetime]  # the data, and the expiry
 
 COLUMNS = "ip", "user_agent"  # that packages keep beside the data
 
@@ -54,22 +56,42 @@ class InTable(Foreign):
         # Else a transaction may show a row as it was when it began.
         return rows.select_for_update() if connections[self.alias].in_atomic_block else rows
 
-    def find(self, key: str) -> tuple[dict[str, Any], datetime] | None:
-        found = (
-            self.rows()
-            .filter(session_key=key, expire_date__gt=timezone.now())
-            .values_list("session_key", "session_data", "expire_date")
-        )
-        for stored_key, text, expire_date in found:
+    def find(self, key: str) -> Found | None:
+        return self.find_all([key]).get(key)
+
+    def find_all(self, keys: list[str]) -> dict[str, Found]:
+        live = self.rows().filter(session_key__in=keys, expire_date__gt=timezone.now())
+        wanted, session = set(keys), self.engine()
+        return {
+            key: (data, in_milliseconds(expire_date))
+            for key, text, expire_date in live.values_list("session_key", "session_data", "expire_date")
             # MySQL's usual collation takes "abc" and "ABC" for one key.
-            if stored_key == key and (data := decoded(self.engine(key), text)) is not None:
-                return data, in_milliseconds(expire_date)
-        return None
+            if key in wanted and (data := decoded(session, text)) is not None
+        }
+
+    async def read_all(self, keys: dict[str, str]) -> dict[str, Record]:
+        ids = {key: id for id, key in keys.items() if self.can_ask(key)}
+        found = await self._ask(self.find_all, list(ids)) if ids else {}
+        return {ids[key]: record_of(ids[key], *each) for key, each in found.items()}
+
+    async def leave_all(self, found: list[Record], keys: dict[str, str]) -> list[tuple[Record, Record]]:
+        """In two statements: each commit of its own is a wait for the disk."""
+        now = await self.read_all({each.id: keys[each.id] for each in found})
+        newer = [(each, now[each.id]) for each in found if each.id in now and now[each.id].payload != each.payload]
+        saved = {each.id for each, _ in newer}
+        if gone := [keys[each.id] for each in found if each.id in now and each.id not in saved]:
+            await self._ask(self._remove_all, gone)
+        return newer
 
     def _remove(self, key: str) -> None:
-        if self.engine.delete is not Djangos.delete:  # it has something else to remove too, from a cache say
-            return super()._remove(key)
-        self.model._base_manager.using(self.alias).filter(session_key=key).delete()  # without reading it first
+        self._remove_all([key])
+
+    def _remove_all(self, keys: list[str]) -> None:
+        if self.engine.delete is Djangos.delete:
+            self.model._base_manager.using(self.alias).filter(session_key__in=keys).delete()  # and reads none of them
+        else:
+            for key in keys:  # it has something else to remove too, from a cache say
+                super()._remove(key)
 
     def prepared(self, session: Any, data: dict[str, Any]) -> None:
         columns = [name for name in COLUMNS if hasattr(session, name) and _has(self.model, name)]
@@ -89,7 +111,7 @@ def _has(model: Any, name: str) -> bool:
 class InCache(Foreign):
     updates_only = True
 
-    def find(self, key: str) -> tuple[dict[str, Any], datetime] | None:
+    def find(self, key: str) -> Found | None:
         session = self.engine(key)
         data = session._cache.get(session.cache_key)  # load() would take an error for an empty session
         if not isinstance(data, dict):
@@ -114,7 +136,7 @@ def time_to_live(cache: Any, key: str) -> timedelta | None:
 class InFile(Foreign):
     updates_only = True
 
-    def find(self, key: str) -> tuple[dict[str, Any], datetime] | None:
+    def find(self, key: str) -> Found | None:
         session = self.engine(key)
         try:
             with Path(session._key_to_file(key)).open(encoding="ascii") as file:
@@ -131,7 +153,7 @@ class InFile(Foreign):
 class InRedis(Foreign):
     """django-redis-sessions."""
 
-    def find(self, key: str) -> tuple[dict[str, Any], datetime] | None:
+    def find(self, key: str) -> Found | None:
         session = self.engine(key)
         name = session.get_real_stored_key(key)
         text = session.server.get(name)

@@ -161,42 +161,61 @@ def _moved(done: Progress, more: bool, reason: str) -> Moved:
 
 
 async def _move_all(storage: MovingStorage, page: list[Row], done: Progress) -> None:
-    for row in page:
-        done.counts[await _move_one(storage, row)] += 1
-        storage.keys.clear()
+    """Put a page into `to`, then have the old side leave it: what was saved or ended meanwhile is found out then."""
+    found, ends = await _read_all(storage, page), taking.Ends(storage.to)
+    taken = [each for row in page if (each := await _move_one(storage, row, found, ends, done)) is not None]
+    since = taking.Ends(storage.to)
+    stay = [each for each in taken if not await storage.ended_if_over(each, since)]
+    await storage.leave(stay)
+    done.counts[MOVED] += len(stay)
+    done.counts[GONE] += len(taken) - len(stay)
     done.batches += 1
 
 
-async def _move_one(storage: MovingStorage, row: Row) -> str:
+async def _read_all(storage: MovingStorage, page: list[Row]) -> dict[str, Record]:
+    storage.keys.clear()
+    storage.keys.update({row.id: row.key or "" for row in page})
+    found: dict[str, Record] = await storage.old.read_all({row.id: row.key or "" for row in page if row.live})
+    return found
+
+
+async def _move_one(
+    storage: MovingStorage, row: Row, found: dict[str, Record], ends: taking.Ends, done: Progress
+) -> Record | None:
+    """What was put into `to`; else it is counted what became of it."""
+    held, state = await _look(storage, row, found)
+    if state == MOVED and await storage.ended_if_over(found[row.id], ends):
+        state = GONE
+    if state == MOVED:
+        if await taking.put(storage.to, taking.as_ours(found[row.id], storage.serializer), held):
+            return found[row.id]
+        state = GONE  # a request was faster
+    done.counts[state] += 1
+    return None
+
+
+async def _look(storage: MovingStorage, row: Row, found: dict[str, Record]) -> tuple[Record | None, str]:
+    """What `to` has, and what can be done with what the old side has."""
     if not row.live:
-        return EXPIRED
-    held, found, state = await _look(storage, row)
-    if found is None or state != MOVED:
-        return state
-    taken = await storage._take_over(found, held)
-    return MOVED if taken is not None else GONE
-
-
-async def _look(storage: MovingStorage, row: Row) -> tuple[Record | None, Record | None, str]:
-    """What both sides have, and what can be done with it."""
-    if row.key is not None:
-        storage.keys[row.id] = row.key
+        return None, EXPIRED
     held = await rotation.newest(storage.to, row.id)
     if not marks.gives_way(held):
         if marks.is_ended(held) and storage.old.can_ask(row.key):
             await storage.old.remove(row.id, row.key)  # as whoever ended it was about to
-        return held, None, GONE
-    if not storage.old.can_ask(row.key) or (found := await storage.old.read(row.id, row.key)) is None:
-        return held, None, UNREADABLE
-    if found.is_mark:
-        return held, None, GONE
+        return held, GONE
+    if row.id not in found:
+        return held, UNREADABLE
+    return held, GONE if found[row.id].is_mark else _state(storage, found[row.id])
+
+
+def _state(storage: MovingStorage, found: Record) -> str:
     try:
         taking.as_ours(found, storage.serializer)
     except SessionTooLarge:
-        return held, found, TOO_LARGE
+        return TOO_LARGE
     except SessionNotSerializable:
-        return held, found, UNSERIALIZABLE
-    return held, found, MOVED
+        return UNSERIALIZABLE
+    return MOVED
 
 
 def count(stop: Callable[[], bool] = lambda: False) -> Counted:
@@ -209,28 +228,36 @@ async def _count(face: Face, stop: Callable[[], bool]) -> Counted:
     walk = Walk(sides, face)
     while not stop() and (page := await walk.next()) is not None:
         storage = sides.storage(face)
+        found = await _read_all(storage, page)
         for row in page:
-            done.counts[(await _look(storage, row))[2] if row.live else EXPIRED] += 1
-            storage.keys.clear()
+            done.counts[(await _look(storage, row, found))[1]] += 1
     return Counted(
         done.counts[MOVED], *(done.counts[name] for name in (EXPIRED, UNREADABLE, TOO_LARGE, UNSERIALIZABLE))
     )
 
 
-def clean(stop: Callable[[], bool] = lambda: False) -> int:
-    """Remove from the old side what has a live copy on the new one, as a crash may leave it; counts them."""
+def clean(stop: Callable[[], bool] = lambda: False) -> int | None:
+    """Remove from the old side what has a live copy on the new one, as a crash may leave it; counts them.
+
+    `None`: somebody moves sessions at the moment, of which some are on both sides.
+    """
     return run_sync(_clean(SYNC, stop))
 
 
-async def _clean(face: Face, stop: Callable[[], bool]) -> int:
+async def _clean(face: Face, stop: Callable[[], bool]) -> int | None:
     sides, removed = in_phase_move(), 0
-    walk = Walk(sides, face)
-    while not stop() and (page := await walk.next()) is not None:
-        storage = sides.storage(face)
-        if both := [row for row in page if row.live and await _has_copy(storage, row)]:
-            await settle(face.sleep(SETTLED))
-            removed += sum([await _remove_copy(storage, row) for row in both])
-    return removed
+    walk, lease = Walk(sides, face), Lease(sides.storage(face).to, SETTLED)
+    if not await lease.acquire():
+        return None
+    try:
+        while not stop() and await lease.renew() and (page := await walk.next()) is not None:
+            storage = sides.storage(face)
+            if both := [row for row in page if row.live and await _has_copy(storage, row)]:
+                await settle(face.sleep(SETTLED))
+                removed += sum([await _remove_copy(storage, row) for row in both])
+        return removed
+    finally:
+        await lease.release()
 
 
 async def _has_copy(storage: MovingStorage, row: Row) -> bool:
@@ -239,8 +266,14 @@ async def _has_copy(storage: MovingStorage, row: Row) -> bool:
 
 
 async def _remove_copy(storage: MovingStorage, row: Row) -> bool:
-    if await storage.old.read(row.id, row.key) is None or not await _has_copy(storage, row):
+    found = await storage.old.read(row.id, row.key)
+    if found is None or found.is_mark or not await _has_copy(storage, row):
         return False
+    if row.key is not None:
+        storage.keys[row.id] = row.key
+    # Whoever took it over may have been killed before it looked for an end of all sessions of its user.
+    if await storage.ended_if_over(found, taking.Ends(storage.to)):
+        return True
     return bool(await storage.old.remove(row.id, row.key))
 
 

@@ -95,6 +95,16 @@ class Foreign:
             await self.remove(found.id, key)
         return None
 
+    async def leave_all(self, found: list[Record], keys: dict[str, str]) -> list[tuple[Record, Record]]:
+        """The same for many: those that were saved since, as they were found and as they are."""
+        left = [(each, await self.leave(each, keys[each.id])) for each in found]
+        return [(each, newer) for each, newer in left if newer is not None]
+
+    async def read_all(self, keys: dict[str, str]) -> dict[str, Record]:
+        """Of many, those that there are, by id."""
+        read = [await self.read(id, key) for id, key in keys.items() if self.can_ask(key)]
+        return {record.id: record for record in read if record is not None}
+
     async def of_user(self, user_id: str) -> list[Record]:
         return []
 

@@ -25,6 +25,10 @@ class Ours:
         record = await rotation.newest(self.storage, id)
         return record if record is None or record.is_mark else as_there(record)
 
+    async def read_all(self, keys: dict[str, str]) -> dict[str, Record]:
+        read = [await self.read(id, None) for id in keys]
+        return {record.id: record for record in read if record is not None}
+
     async def insert(self, record: Record, key: str | None) -> bool:
         return bool(await self.storage.insert(record))
 
@@ -53,6 +57,11 @@ class Ours:
         if held == gone:
             await self.storage.remove([found.id])
         return None if held is None or held.is_mark else as_there(held)
+
+    async def leave_all(self, found: list[Record], keys: dict[str, str]) -> list[tuple[Record, Record]]:
+        """The same for many: those that were saved since, as they were found and as they are."""
+        left = [(each, await self.leave(each, keys.get(each.id))) for each in found]
+        return [(each, newer) for each, newer in left if newer is not None]
 
     async def of_user(self, user_id: str) -> list[Record]:
         return list(await self.storage.of_user(user_id))

@@ -163,24 +163,30 @@ class MovingStorage:
         return None if marks.gives_way(held) or marks.is_ended(held) else self._noted(held)
 
     async def _take_over(self, found: Record, held: Record | None) -> Record | None:
-        if await taking.is_over(self.face, self.to, found, self.serializer):
-            await self._end(found.id)
+        if await self.ended_if_over(found, taking.Ends(self.to)):
             return None
         try:
             record = taking.as_ours(found, self.serializer)
         except taking.UNMOVABLE as error:
             return self._noted(taking.stays(found, error))
         if await taking.put(self.to, record, held):
-            if await taking.is_over(self.face, self.to, found, self.serializer):
-                await self._end(found.id)
+            if await self.ended_if_over(found, taking.Ends(self.to)):
                 return None
-            await self._settle(found)
+            await self.leave([found])
         return await self.read_newest(found.id)
 
-    async def _settle(self, found: Record) -> None:
-        key, sides = self.keys.get(found.id), self.sync() if self.sync else self
-        if not await taking.after_commit(self.to, taking.settle, sides.to, sides.old, found, key, self.serializer):
-            await taking.settle(self.to, self.old, found, key, self.serializer)
+    async def ended_if_over(self, found: Record, ends: taking.Ends) -> bool:
+        is_over = await taking.is_over(self.face, ends, found, self.serializer)
+        if is_over:
+            await self._end(found.id)
+        return is_over
+
+    async def leave(self, found: list[Record]) -> None:
+        """Have the old side leave what was taken over: now, or after the commit of what was put into `to`."""
+        sides, keys = self.sync() if self.sync else self, dict(self.keys)
+        settle, more = taking.settle_all, (found, keys, self.serializer)
+        if not await taking.after_commit(self.to, settle, sides.to, sides.old, *more):
+            await settle(self.to, self.old, *more)
 
     def _is_anybodys(self, found: Record) -> bool:
         return found.user_id is None and isinstance(self.old, InCookie)

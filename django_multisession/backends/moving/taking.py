@@ -95,14 +95,33 @@ def _data(record: Record, serializer: type) -> dict[str, Any] | None:
         return None
 
 
-async def is_over(face: Face, to: Any, found: Record, serializer: type) -> bool:
+async def settle_all(to: Any, old: Any, all_found: list[Record], keys: dict[str, str], serializer: type) -> None:
+    for found, newer in await old.leave_all(all_found, keys):
+        await merge(to, found, newer, serializer)
+        await settle(to, old, newer, keys.get(found.id), serializer)
+
+
+class Ends:
+    """What the marks of users say, each asked for once."""
+
+    def __init__(self, to: Any) -> None:
+        self.to, self.known = to, dict[str | None, marks.End]()
+
+    async def of(self, user_id: str | None) -> marks.End:
+        """`None`: of all users."""
+        if user_id not in self.known:
+            self.known[user_id] = marks.End.of(await rotation.newest(self.to, marks.user_mark_id(user_id)))
+        return self.known[user_id]
+
+
+async def is_over(face: Face, ends: Ends, found: Record, serializer: type) -> bool:
     """Whether all sessions of its user have been ended since it was signed in."""
     if found.user_id is None:
         return False
     data = _data(found, serializer) or {}
     signed_in_at = there.signed_in_at(data) or (None if is_plain(found) else found.created_at)
     for user_id in (found.user_id, None):
-        end = marks.End.of(await rotation.newest(to, marks.user_mark_id(user_id)))
+        end = await ends.of(user_id)
         if end.ends(found, signed_in_at):
             return True
         if end.may_end(signed_in_at) and not await rotation.is_accepted(face, rotation.log_in_of(data)):
