@@ -81,26 +81,36 @@ def write(postgres: str, redis: str, over, pipe) -> None:
     pipe.send(took)
 
 
-def move(rows: int, postgres: str, redis: str) -> dict[str, object]:
+def move_all(postgres: str, redis: str, pipe) -> None:
+    """The move in a process of its own, so that its memory is known: after the first batch, and at the end."""
+    configure(postgres, redis)
     from django_multisession.backends import moving
 
+    sizes: list[int] = []
+    moved = moving.move(progress=lambda progress: sizes.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+    pipe.send({**dataclasses.asdict(moved), "memory_kb": {"first batch": sizes[0], "end": sizes[-1]}})
+
+
+def move(rows: int, postgres: str, redis: str) -> dict[str, object]:
     context = multiprocessing.get_context("spawn")
     over, (receiver, sender) = context.Event(), context.Pipe(duplex=False)
     writer = context.Process(target=write, args=(postgres, redis, over, sender))
     writer.start()
     time.sleep(5)
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.time()
-    moved = moving.move()
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    began, (moved_receiver, moved_sender) = time.time(), context.Pipe(duplex=False)
+    mover = context.Process(target=move_all, args=(postgres, redis, moved_sender))
+    mover.start()
+    moved = moved_receiver.recv()
     over.set()
     took = receiver.recv()
-    writer.join()
+    for process in (writer, mover):
+        process.join()
     return {
         "rows": rows,
-        "moved": moved.moved,
-        "seconds": moved.seconds,
-        "per_second": round(moved.moved / moved.seconds),
-        "memory_kb": memory,
+        "moved": moved["moved"],
+        "seconds": moved["seconds"],
+        "per_second": round(moved["moved"] / moved["seconds"]),
+        "memory_kb": moved["memory_kb"],
         "writer_ms": {
             name: quantiles([each for at, each in took if (at >= began) is during])
             for name, during in (("before", False), ("during", True))
