@@ -1,6 +1,7 @@
 """The `SessionStore` of a move: that of `to`, over a `MovingStorage` that knows the keys which this store has met."""
 
 import dataclasses
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from .. import base
 from .cookies import is_cookie, server_key
 from .plan import FACES, plan
 from .storage import MOVE, Keys
+from .taking import UNMOVABLE, as_ours
 from .there import PLAIN, Plain, as_there, is_plain, is_there
 
 
@@ -104,9 +106,22 @@ class Moving(base.SessionStore):
         made_there = record.id in self._keys.there and not is_there(record)
         super()._wrote(as_there(record) if made_there else record, serialized)
 
+    def _only_moved(self, before: Record | None, held: Record) -> bool:
+        """No conflict: it was taken over, before our save or just after it."""
+        stored = self._data_of(held)
+        moved = before is not None and is_there(before) is not is_there(held)
+        return stored == self._session_cache or (moved and stored is not None and stored == self._data_of(self._base))
+
+    def _note(self, record: Record, before: str | None, now: str | None) -> None:
+        """To whoever is told of it, a limit say, the record is as on the new side."""
+        if before != now and is_plain(record):
+            with suppress(*UNMOVABLE):
+                record = as_ours(record, self._own_serializer)
+        super()._note(record, before, now)
+
     def _resolve(self, held: Record, rotated: bool = False) -> Record:
         before, self._record = self._record, held  # what is merged is compared as `held` keeps it
-        if self._data_of(held) == self._session_cache:  # taken over just after our save: no conflict
+        if self._only_moved(before, held):
             self._base, self._serialized, self._committed = held, None, True
             return held
         try:
