@@ -26,7 +26,7 @@ from example_project.servers import PostgresServer, RedisServer
 
 OLD, NEW = "django.contrib.sessions.backends.db", "django_multisession.backends.redis"
 MOVING = "django_multisession.backends.moving"
-BATCH = 5000
+BATCH = 5000  # rows per INSERT
 
 
 def configure(postgres: str, redis: str) -> None:
@@ -60,8 +60,8 @@ def fill(rows: int) -> None:
 
     store, now = SessionStore(), timezone.now()
     texts = [store.encode(signed_in(user)) for user in range(1000)]
-    for _ in range(0, rows, BATCH):
-        expiries = [now + timedelta(days=random.random() * 13 + 1) for _ in range(BATCH)]
+    for first in range(0, rows, BATCH):
+        expiries = [now + timedelta(days=random.random() * 13 + 1) for _ in range(min(BATCH, rows - first))]
         Session.objects.bulk_create(Session(new_session_key(), random.choice(texts), expiry) for expiry in expiries)
 
 

@@ -36,3 +36,18 @@ def test_the_docs_show_the_results_that_are_kept(tmp_path: Path) -> None:
     page = (BENCHMARKS.parent / "docs" / "performance.md").read_text()
     assert len(tables.read_text()) > 1000
     assert tables.read_text().strip() in page
+
+
+@pytest.mark.slow
+def test_moving() -> None:
+    found = json.loads(run("moving.py", "--rows", "50", "--calls", "3"))
+    assert found["move"]["moved"] >= 50
+    assert set(found["multiples"]) == set(found["prices_ms"])
+
+
+def test_the_docs_show_what_a_move_has_cost() -> None:
+    kept = json.loads((BENCHMARKS / "results" / "moving.json").read_text())
+    page = (BENCHMARKS.parent / "docs" / "moving.md").read_text()
+    times = [kept["multiples"][name] for name in ("prepare", "move")]
+    assert all(f"{each} in" in page for each in times)
+    assert f"{kept['move']['seconds']:.0f} s for {kept['move']['rows']:,} sessions" in page

@@ -30,6 +30,15 @@ def user_id_in(data: dict[str, Any]) -> str | None:
     return None if user_id is None or user_id == "" else str(user_id)
 
 
+def check_user_id(user_id: str | None) -> str | None:
+    """Raises `SessionNotSerializable` for what no store can take."""
+    if user_id is not None and len(user_id) > USER_ID_LENGTH:
+        raise SessionNotSerializable(USER_ID_KEY) from ValueError(f"over {USER_ID_LENGTH} characters")
+    if user_id is not None and not user_id.isprintable() and UNSTORABLE.search(user_id):
+        raise SessionNotSerializable(USER_ID_KEY) from ValueError("a NUL or half of a surrogate pair")
+    return user_id
+
+
 class SessionState(SessionBase):
     _session_cache: dict[str, Any]  # SessionBase's
     _record: Record | None = None  # as last read or written: what the next save follows
@@ -143,12 +152,7 @@ class SessionState(SessionBase):
 
     def _user_id(self) -> str | None:
         """Raises `SessionNotSerializable` for what no store can take."""
-        user_id = user_id_in(self._session_cache)
-        if user_id is not None and len(user_id) > USER_ID_LENGTH:
-            raise SessionNotSerializable(USER_ID_KEY) from ValueError(f"over {USER_ID_LENGTH} characters")
-        if user_id is not None and not user_id.isprintable() and UNSTORABLE.search(user_id):
-            raise SessionNotSerializable(USER_ID_KEY) from ValueError("a NUL or half of a surrogate pair")
-        return user_id
+        return check_user_id(user_id_in(self._session_cache))
 
     def _expires_at(self, created_at: datetime, now: datetime, stored: Record | None = None) -> datetime:
         """When the session is to end. What is stored stays while it is but little too early: writing it costs more."""

@@ -85,6 +85,15 @@ def test_used_on_the_new_side(site, phase):
     assert Trips(session)("_save") == (["replace"], [])
 
 
+def test_touched_on_the_new_side(site, settings):
+    settings.MULTISESSION_TOUCH_AFTER = 0
+    key = saved_on(site.at("move"), a=1)
+    session = site.at("move")(key)
+    session._session_cache = session.load()
+    session.set_expiry(None)
+    assert Trips(session)("_save") == (["read", "touch"], [])  # one more: a mark would be touched as well
+
+
 def test_made_on_the_new_side(site):
     session = site.at("move")()
     session["a"] = 1

@@ -111,6 +111,9 @@ class Foreign:
     async def scan(self, after: str | None, limit: int) -> Page:
         return Page()
 
+    async def purge(self, before: datetime, limit: int) -> int:
+        return 0  # `purgesessions --model` does, where there is a table
+
     # The engine
 
     def _save(self, key: str, data: dict[str, Any], must_create: bool) -> bool:

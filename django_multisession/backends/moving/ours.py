@@ -1,6 +1,7 @@
 """The old side where it is an engine of this package: keyed by ids, as `to` is, and saved by version."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from ...records import Page, Record
@@ -69,6 +70,9 @@ class Ours:
     async def scan(self, after: str | None, limit: int) -> Page:
         page: Page = await self.storage.scan(after, limit)
         return page
+
+    async def purge(self, before: datetime, limit: int) -> int:
+        return int(await self.storage.purge(before, limit))
 
     async def after_commit(self, function: Callable[[], object]) -> bool:
         after_commit = getattr(self.storage, "after_commit", None)

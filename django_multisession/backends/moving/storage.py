@@ -102,10 +102,13 @@ class MovingStorage:
     async def touch(self, id: str, expires_at: datetime) -> bool:
         if id in self.keys.there:
             return await self._touch_there(id, expires_at)
-        if await self.to.touch(id, expires_at):
-            return True
+        # A mark would be touched like any record.
         found = await self.read_newest(id)
-        return found is not None and not found.is_mark
+        if found is None or found.is_mark:
+            return False
+        if is_there(found):
+            return await self._touch_there(id, expires_at)
+        return bool(await self.to.touch(id, expires_at))
 
     async def remove(self, ids: Iterable[str]) -> int:
         return sum([await self._end(id) for id in ids])
@@ -123,7 +126,8 @@ class MovingStorage:
         return Page(await self._unless_in_to(page), next=None if page.next is None else THERE + page.next)
 
     async def purge(self, before: datetime, limit: int) -> int:
-        return int(await self.to.purge(before, limit))
+        removed = int(await self.to.purge(before, limit))
+        return removed + await self.old.purge(before, limit - removed) if removed < limit else removed
 
     async def end_user(self, user_id: str | None, kept: str | None, password: bool) -> None:
         """Leave a mark for what is still to be taken over of the user, or of everyone. No verb."""

@@ -20,7 +20,7 @@ from ...payload import codecs, merging
 from ...records import Record
 from ...twins import Face, run_sync
 from ...user_sessions import rotation
-from ..state import user_id_in
+from ..state import check_user_id, user_id_in
 from . import marks, there
 from .there import is_plain, is_there
 
@@ -37,6 +37,7 @@ def as_ours(found: Record, serializer: type) -> Record:
     """The record that `to` takes. Raises `SessionTooLarge` and `SessionNotSerializable`."""
     if not is_plain(found):
         return there.as_stored(found) if is_there(found) else found
+    check_user_id(found.user_id)
     payload = codecs.encode(there.data_of(found, serializer), found.id, serializer)
     return dataclasses.replace(found, payload=payload, version=1)
 
