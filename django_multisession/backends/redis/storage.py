@@ -124,18 +124,19 @@ class RedisStorage:
         return answer is True
 
     async def remove(self, ids: Iterable[str]) -> int:
-        """Where the answer was lost: what is there no more counts as removed, the rest is removed again."""
+        """Where the answer was lost: what is there no more counts as removed, the rest is removed again. By then the
+        first command may have come after all, so that what the second finds gone counts too."""
         keys, removed = [self._key(id) for id in ids], 0
-        for _ in range(SENDINGS):
+        for sending in range(SENDINGS):
             if not keys:
                 return removed
-            try:
-                return removed + int(await self._send(("DEL", *keys), redis_answers.number, once=True))
-            except Lost:
-                await self.commands.refresh()
-                first_bytes = await self._ask([("GETRANGE", key, 0, 0) for key in keys])
-                left = [key for key, found in zip(keys, first_bytes, strict=True) if found]
-                removed, keys = removed + len(keys) - len(left), left
+            with suppress(Lost):
+                found = int(await self._send(("DEL", *keys), redis_answers.number, once=True))
+                return removed + (len(keys) if sending else found)
+            await self.commands.refresh()
+            first_bytes = await self._ask([("GETRANGE", key, 0, 0) for key in keys])
+            left = [key for key, found in zip(keys, first_bytes, strict=True) if found]
+            removed, keys = removed + len(keys) - len(left), left
         if keys:
             raise EngineUnavailable("Redis: the answers to a removal were lost.")
         return removed

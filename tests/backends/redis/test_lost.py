@@ -119,6 +119,23 @@ def test_saves_whose_answers_are_lost(Store, face, proxy):
     assert stored(face, Store, session.session_key)["n"] == 19
 
 
+def test_a_removal_that_comes_after_it_was_looked_for_counts(verbs, proxy):
+    verbs.insert(record := a_record())
+    seen: list[bytes] = []
+
+    def come_late(request: bytes) -> bool:
+        if b"DEL" in request:
+            seen.append(request)
+            if len(seen) == 2:  # before this one the first arrives, whose connection was cut
+                with redis.Redis(port=proxy.target[1]) as direct:
+                    assert direct.delete(f"session:{record.id}") == 1
+        return len(seen) == 1 and b"DEL" in request
+
+    proxy.lose_request = come_late
+    assert verbs.remove([record.id]) == 1
+    assert len(seen) == 2
+
+
 def test_another_record_under_the_key_is_taken(verbs, proxy):
     verbs.insert(record := a_record())
     proxy.lose_answer = writes
