@@ -1,10 +1,10 @@
 """The contract of an engine's sessions, held in `move`, between engines of ours and from Django's own.
 
-But for one promise: a key that was ended is not used again, since its mark has to keep what the old side may have of it.
+But for one promise: a key that was ended is not used again, since its mark has to keep what the old side may have of
+it.
 The contract of a storage is not asked of: it has no marks.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -33,8 +33,8 @@ def new_name(request):
 
 
 @pytest.fixture
-def Store(site: Any) -> Iterator[Any]:
-    yield moving.SessionStore
+def Store(site: Any) -> Any:
+    return moving.SessionStore
 
 
 class TestASaveThatAsks(TestASaveAsks):
