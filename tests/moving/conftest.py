@@ -1,5 +1,6 @@
 """Sites whose sessions are on the move: `site.at("move")` is the `SessionStore` of a server in that phase."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -23,6 +24,9 @@ from django_multisession.records import identify
 from tests import servers
 from tests.conftest import ENGINES, empty
 from tests.routers import SessionRouter
+
+with warnings.catch_warnings(action="ignore"):
+    import user_sessions  # noqa: F401  (it asks `pkg_resources` for its version, which is deprecated)
 
 LOCMEM = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "old"}
 DJANGO = "django.contrib.sessions.backends."

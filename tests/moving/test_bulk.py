@@ -5,6 +5,7 @@ import threading
 import pytest
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.cache import caches
+from django.db import connections
 
 from django_multisession.backends import moving
 from django_multisession.backends.moving import bulk, walking
@@ -160,11 +161,14 @@ def test_requests_go_on_meanwhile(site, face, functions, old_name):
     lost = []
 
     def click():
-        for key in keys:
-            session = site.at("move")(key)
-            session["clicked"] = 1
-            session.save()
-            lost.append(session.session_key != key)
+        try:
+            for key in keys:
+                session = site.at("move")(key)
+                session["clicked"] = 1
+                session.save()
+                lost.append(session.session_key != key)
+        finally:
+            connections.close_all()
 
     thread = threading.Thread(target=click)
     thread.start()
