@@ -215,6 +215,9 @@ class RedisStorage:
     async def _insert(self, record: Record, value: bytes) -> bool:
         if record.user_id is not None:
             return bool(await self._write(INSERT, redis_answers.done, record, value, once=True))
+        return await self._set_new(record, value)
+
+    async def _set_new(self, record: Record, value: bytes) -> bool:
         left = to_epoch(record.expires_at) - epoch_now()
         expiry = ("PX", left) if left > 0 else ("PXAT", 1)  # Redis refuses 0 and less; 1 is long past
         command = "SET", self._key(record.id), value, "NX", *expiry
