@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from ...conf import conf
 from ...exceptions import EngineUnavailable
 from ...records import Page, Record, epoch_now, from_epoch, to_epoch
 from . import answers as redis_answers
@@ -62,7 +63,7 @@ class ClusterStorage(RedisStorage):
     async def touch(self, id: str, expires_at: datetime) -> bool:
         now, expires = epoch_now(), to_epoch(expires_at)
         user_id, left = listed.get(id, (None, 0))[0] or "", expires - now
-        hour = await self._list_if_due(user_id, id, left)
+        hour = await self._list_if_due(user_id, id, left, lasting=False)
         for _ in range(LISTINGS):
             arguments = left, TIMES.pack(expires, now), now, user_id, hour
             try:
@@ -75,13 +76,15 @@ class ClusterStorage(RedisStorage):
             if is_done:
                 _know(id, listed.get(id, (user_id, 0))[0], hour)
                 return True
-            hour = await self._list(user_id, id, left, hour)
+            hour = await self._list(user_id, id, left, hour, lasting=False)
         raise EngineUnavailable("Redis: a session could not be listed under its user.")
 
     async def remove(self, ids: Iterable[str]) -> int:
         """Of many at once a node that fails meanwhile may make the number too low."""
         if len(ids := list(ids)) == 1:
             return await super().remove(ids)
+        if conf.REDIS_WAIT:
+            return sum([await super(ClusterStorage, self).remove([id]) for id in ids])
         return sum(map(redis_answers.number, await self._ask([("DEL", self._key(id)) for id in ids])))
 
     async def scan(self, after: str | None, limit: int) -> Page:
@@ -169,21 +172,21 @@ class ClusterStorage(RedisStorage):
             hour = await self._list(str(user_id), record.id, left, hour)
         raise EngineUnavailable("Redis: a session could not be listed under its user.")
 
-    async def _list_if_due(self, user_id: str | None, id: str, left: int) -> int:
+    async def _list_if_due(self, user_id: str | None, id: str, left: int, lasting: bool = True) -> int:
         """The hour under which it is listed now, or 0: it was not due, or nobody knows."""
         if not user_id or id not in listed:
             return 0
         known_user, hour = listed[id]
         expires = epoch_now() + self._ahead + left
-        return 0 if known_user == user_id and hour >= -(-expires // HOUR) else await self._list(user_id, id, left)
+        if known_user == user_id and hour >= -(-expires // HOUR):
+            return 0
+        return await self._list(user_id, id, left, lasting=lasting)
 
-    async def _list(self, user_id: str, id: str, left: int, least: int = 0) -> int:
+    async def _list(self, user_id: str, id: str, left: int, least: int = 0, lasting: bool = True) -> int:
         if not self._is_marked:
             await self._mark_if_empty()
-        answer = await self._run(
-            LIST_ALONE, redis_answers.two_numbers, [self._user_key(user_id)], left, _member(id), least
-        )
-        hour, now = answer
+        keys, arguments = [self._user_key(user_id)], (left, _member(id), least)
+        hour, now = await self._run(LIST_ALONE, redis_answers.two_numbers, keys, *arguments, lasting=lasting)
         self._ahead = now - epoch_now()
         return int(hour)
 

@@ -7,18 +7,20 @@ a redirection: so what must not come twice does not.
 import time
 from asyncio import sleep
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import redis
 import redis.asyncio
 from redis.asyncio.cluster import PipelineCommand
-from redis.exceptions import AskError, ClusterError, MovedError, RedisClusterException, TryAgainError
+from redis.exceptions import AskError, ClusterError, RedisClusterException, TryAgainError
 
 from ...exceptions import EngineUnavailable
 from ...twins import settle
 from .pool import MISREAD, Impossible, Lost
 
 REDIRECTIONS = 16
+REDIRECTING = AskError, TryAgainError  # MovedError is an AskError
 PAUSE = 0.05  # seconds, while slots are on their way
 
 
@@ -87,7 +89,8 @@ class ClusterCommands:
             await sleep(PAUSE)
         else:
             time.sleep(PAUSE)
-        await settle(self.client.nodes_manager.initialize())
+        with suppress(redis.RedisError, RedisClusterException, OSError):  # then the next command says it
+            await settle(self.client.nodes_manager.initialize())
 
     async def refresh(self) -> None:
         """Use no connection any more that is idle now."""
@@ -98,46 +101,67 @@ class ClusterCommands:
             elif hasattr(node, "disconnect_free_connections"):  # not in redis-py before 7
                 await node.disconnect_free_connections()
 
+    async def together(self, commands: Sequence[tuple[Any, ...]], once: bool = True) -> list[Any]:
+        """The answers to a command and what is to follow it over the same connection, errors among them.
+
+        Redirections are followed here: redis-py's asynchronous client sends ASKING over one connection and the command
+        over another, for which it was not asked.
+        """
+        try:
+            for _ in range(REDIRECTIONS):
+                answers = await self._at_once(await self.node_of(_key_of(commands[0])), commands)
+                if type(answers[0]) is AskError and (there := self._node_named_by(answers[0])):
+                    answers = (await self._at_once(there, [("ASKING",), *commands]))[1:]
+                if not isinstance(answers[0], REDIRECTING):
+                    return answers
+                await self.look_again()
+        except (redis.ConnectionError, redis.TimeoutError):
+            await self.look_again()
+            raise
+        except RedisClusterException as error:
+            raise redis.ConnectionError(str(error)) from error
+        raise redis.ConnectionError("Slots are moved from node to node without an end.")
+
+    async def _at_once(self, node: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        if self._waits:
+            sent = [PipelineCommand(position, *command) for position, command in enumerate(commands)]
+            await node.execute_pipeline(sent)
+            answers = [each.result for each in sent]
+        else:
+            pipeline = self.client.get_redis_connection(node).pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            answers = pipeline.execute(raise_on_error=False)
+        if isinstance(answers[0], redis.ConnectionError | redis.TimeoutError):
+            raise answers[0]
+        return answers
+
+    def _node_named_by(self, error: AskError) -> Any:
+        address = self.client.nodes_manager.remap_host_port(error.host, error.port)
+        return self.client.get_node(*address)
+
     async def _send(self, command: tuple[Any, ...]) -> Any:
         try:
-            node = await self.node_of(command[3] if command[0] in ("EVAL", "EVALSHA") else command[1])
+            node = await self.node_of(_key_of(command))
             return await settle(self.client.execute_command(*command, target_nodes=node))
         except RedisClusterException as error:
             raise redis.ConnectionError(str(error)) from error
         except ClusterError as error:
-            if not self._waits or not _is_redirection(error):
+            if not _is_redirection(error):
                 raise
-        return await self._asking(command, node)
-
-    async def _asking(self, command: tuple[Any, ...], node: Any) -> Any:
-        """While a slot is on its way: redis-py's asynchronous client sends ASKING over one connection and the command
-        over another, for which it was not asked."""
-        for _ in range(REDIRECTIONS):
-            try:
-                return await node.execute_command(*command)
-            except (MovedError, TryAgainError):
-                pass
-            except AskError as error:
-                there = self.client.get_node(host=error.host, port=error.port)
-                both = [PipelineCommand(0, "ASKING"), PipelineCommand(1, *command)]
-                if there is not None:
-                    await there.execute_pipeline(both)
-                    if not isinstance(both[1].result, MovedError | AskError | TryAgainError):
-                        return _raised(both[1].result)
-            await self.look_again()
-            node = self.client.get_node_from_key(command[3] if command[0] in ("EVAL", "EVALSHA") else command[1])
-        raise redis.ConnectionError("Slots are moved from node to node without an end.")
+        [answer] = await self.together([command])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def _know_nodes(self) -> None:
         if self._waits:
             await self.client.initialize()
 
 
+def _key_of(command: tuple[Any, ...]) -> Any:
+    return command[3] if command[0] in ("EVAL", "EVALSHA") else command[1]
+
+
 def _is_redirection(answer: Any) -> bool:
     return isinstance(answer, ClusterError) and "TTL exhausted" in str(answer)
-
-
-def _raised(answer: Any) -> Any:
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
