@@ -83,6 +83,7 @@ class DurationSetting(Setting[Any]):
 
 class Conf:
     REDIS = Setting[str | None](None, "Redis URL or dotted path to a callable returning a client; default: the alias.")
+    REDIS_WAIT = Setting(0, "Replicas that a create, save or delete waits for, up to MULTISESSION_TIMEOUT; 0: none.")
     KEY_PREFIX = Setting("session", "Namespace of every Redis key.")
     MONGODB = Setting[str | None](
         None, "MongoDB URI with a database, or dotted path to a callable returning a client that names one."

@@ -7,7 +7,7 @@ import atexit
 import os
 from functools import cache
 
-from example_project.servers import MariaDBServer, MongoDBServer, PostgresServer, RedisServer, Server
+from example_project.servers import MariaDBServer, MongoDBServer, PostgresServer, RedisCluster, RedisServer, Server
 
 KINDS = {"redis": RedisServer, "mongodb": MongoDBServer, "postgres": PostgresServer, "mysql": MariaDBServer}
 OPTIONS = {"postgres": ("-c", "max_connections=300"), "mysql": ("--max-connections=300",)}  # 200 requests at once
@@ -26,6 +26,17 @@ def url_of(kind: str) -> str | None:
             raise
         MISSING[kind] = str(error)
         return None
+
+
+@cache
+def cluster() -> RedisCluster:
+    """The run's own cluster of Redis, started when a test asks for it first: three primaries, each with a replica.
+
+    Tests that move slots or kill nodes start one of their own.
+    """
+    found = RedisCluster(replicas=1)
+    atexit.register(found.close)
+    return found.start()
 
 
 def start(kind: type[Server], *options: str) -> Server:

@@ -55,5 +55,7 @@ async def repair_index(face: Face, user: Any, after: str | None, pages: int | No
         indexed += await storage.index([each for each in listing.ours(page) if user_id in (None, each.user_id)])
         after, looked_at = page.next, looked_at + 1
         if after is None:
+            if user_id is None and hasattr(storage, "index_is_whole"):
+                await storage.index_is_whole(page)
             break
     return Repaired(indexed, after)

@@ -9,13 +9,14 @@ from . import checks  # noqa: F401  registers them
 
 try:
     from . import clients
+    from .cluster import storage_of
     from .storage import RedisStorage
 except ImportError as error:
     raise ImproperlyConfigured("This session engine needs: pip install django-multisession[redis].") from error
 
 connections = Connections(
-    lambda: RedisStorage(clients.configured()),
-    lambda storage: RedisStorage(clients.asynchronous(storage.client)),
+    lambda: storage_of(clients.configured()),
+    lambda storage: storage_of(clients.asynchronous(storage.client)),
     settings={"CACHES", "SESSION_CACHE_ALIAS", "MULTISESSION_REDIS", "MULTISESSION_TIMEOUT"},
 )
 

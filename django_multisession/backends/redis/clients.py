@@ -10,10 +10,12 @@ from django.core.cache import InvalidCacheBackendError
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 from django_redis import get_redis_connection
+from redis.exceptions import RedisClusterException
 
 from ...conf import conf
 from ...connections import is_of_network
 from ...exceptions import EngineUnavailable
+from . import cluster_clients, urls
 from . import pool as redis_pool
 
 # Connection options that are objects of the synchronous client.
@@ -25,17 +27,21 @@ def configured() -> Any:
 
     Raises `ImproperlyConfigured` where it decodes responses, or the alias is not django-redis's.
     """
-    client = redis_pool.for_sessions(_of_setting(conf.REDIS) if conf.REDIS else _of_alias(settings.SESSION_CACHE_ALIAS))
-    if client.connection_pool.connection_kwargs.get("decode_responses"):
+    client = _of_setting(conf.REDIS) if conf.REDIS else _of_alias(settings.SESSION_CACHE_ALIAS)
+    is_cluster = cluster_clients.is_cluster(client)
+    options = client.get_connection_kwargs() if is_cluster else client.connection_pool.connection_kwargs
+    if options.get("decode_responses"):
         raise ImproperlyConfigured("The Redis client of the sessions must not decode responses: payloads are bytes.")
-    return client
+    return client if is_cluster else redis_pool.for_sessions(client)
 
 
 def _of_setting(setting: str) -> Any:
     try:
         if "://" not in setting:
             return import_string(setting)()
-        return redis.Redis.from_url(setting, socket_timeout=conf.TIMEOUT, socket_connect_timeout=conf.TIMEOUT)
+        return urls.client_of(setting, socket_timeout=conf.TIMEOUT, socket_connect_timeout=conf.TIMEOUT)
+    except RedisClusterException as error:  # its client looks at once
+        raise cluster_clients.problem(error) from error
     except (redis.RedisError, ImportError, TypeError, ValueError, OSError) as error:
         if isinstance(error, redis.RedisError) or is_of_network(error):  # a function's, that looked
             raise EngineUnavailable(f"Redis: {error}") from error
@@ -60,6 +66,8 @@ def asynchronous(client: Any) -> Any:
     At most as many connections as the synchronous pool may have; tasks beyond that wait for one, up to
     `MULTISESSION_TIMEOUT`, where redis-py's own default would fail at once.
     """
+    if cluster_clients.is_cluster(client):
+        return cluster_clients.asynchronous(client)
     pool = client.connection_pool
     if isinstance(pool, redis.sentinel.SentinelConnectionPool):
         return _of_sentinel(pool)
@@ -84,7 +92,7 @@ def _of_sentinel(pool: Any) -> Any:
 async def aclose(client: Any) -> None:
     """Close an asynchronous client, and those to its sentinels."""
     await client.aclose()
-    manager = getattr(client.connection_pool, "sentinel_manager", None)
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)  # a cluster has no pool
     for sentinel in manager.sentinels if manager else ():
         await sentinel.aclose()
 

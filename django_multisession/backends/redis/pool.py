@@ -16,7 +16,7 @@ each command goes the client's own way.
 import asyncio
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import iscoroutinefunction, signature
 from time import monotonic
 from types import FunctionType
@@ -194,6 +194,13 @@ class Commands:
                 await given
         await self.refresh()
         return await self._own_way(command, meaning, once, again=True)
+
+    async def together(self, commands: Sequence[Command], once: bool) -> list[Any]:
+        """The answers to some that go over one connection, errors among them; with `once` as `execute()`."""
+        pipeline = (self._careful() if once else self.client).pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return await settle(pipeline.execute(raise_on_error=False))  # type: ignore[no-any-return]
 
     async def refresh(self) -> None:
         """Use no connection any more that is idle now."""

@@ -84,4 +84,52 @@ redis.call('SETRANGE', KEYS[1], 8, times)
 redis.call('PEXPIREAT', KEYS[1], at)
 return 1
 """
-SHA = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (INSERT, REPLACE, TOUCH)}
+# In a cluster a session and its user's set lie in different slots, which no script may touch both. So whoever writes
+# lists the session first, and is told the hour; what is on the session then says whether that hour will do.
+#   LIST_ALONE      the hour, and the server's now in milliseconds
+#   REPLACE_ALONE   {1, the hour that it is listed under} (saved), {0, hour} (list it up to that hour first); or as REPLACE
+#   TOUCH_ALONE     {1, hour}, {0, hour, user}, or nil
+LIST_ALONE = f"""{LIST}
+local left, id, least = unpack(ARGV)
+local now = clock()
+local hour = math.max(hour_of(ending(now, left)) + 1, tonumber(least))
+list(KEYS[1], now, hour, id)
+return {{hour, now}}
+"""
+INDEX_ALONE = f"""{LIST}
+return list(KEYS[1], clock(), ARGV[1], ARGV[2])
+"""
+REPLACE_ALONE = f"""{LIST}
+local left, value, time, version, listed = unpack(ARGV)
+local user = string.sub(value, 37, 38 + struct.unpack('>I2', value, 37))
+local head = redis.call('GETRANGE', KEYS[1], 0, 35 + #user)
+if not is_live(head, tonumber(time)) then return nil end
+if string.sub(head, 1, 8) ~= version then return redis.call('GET', KEYS[1]) end
+local at, hour = ending(clock(), left), 0
+if #user > 2 then
+    hour = tonumber(listed)
+    if string.sub(head, 37) == user then hour = math.max(hour, (struct.unpack('>I4', head, 33))) end
+    if hour < hour_of(at) then return {{0, hour_of(at) + 1}} end
+end
+redis.call('SET', KEYS[1], indexed_in(value, hour), 'PXAT', at)
+return {{1, hour}}
+"""
+TOUCH_ALONE = f"""{LIST}
+local left, times, time, user, listed = unpack(ARGV)
+local head = redis.call('GETRANGE', KEYS[1], 0, 37)
+if not is_live(head, tonumber(time)) then return nil end
+local length, hour = struct.unpack('>I2', head, 37), (struct.unpack('>I4', head, 33))
+if length > 0 and redis.call('GETRANGE', KEYS[1], 37 + length, 37 + length) == '' then return nil end
+local at = ending(clock(), left)
+if length > 0 and hour < hour_of(at) then
+    local stored = redis.call('GETRANGE', KEYS[1], 38, 37 + length)
+    if stored ~= user or tonumber(listed) < hour_of(at) then return {{0, hour_of(at) + 1, stored}} end
+    hour = tonumber(listed)
+    redis.call('SETRANGE', KEYS[1], 32, struct.pack('>I4', hour))
+end
+redis.call('SETRANGE', KEYS[1], 8, times)
+redis.call('PEXPIREAT', KEYS[1], at)
+return {{1, hour}}
+"""
+SENT = INSERT, REPLACE, TOUCH, LIST_ALONE, REPLACE_ALONE, TOUCH_ALONE
+SHA = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in SENT}

@@ -47,7 +47,7 @@ from ...exceptions import EngineUnavailable
 from ...records import Page, Record, epoch_now, from_epoch, to_epoch
 from ...twins import settle
 from . import answers as redis_answers
-from . import clients
+from . import clients, waiting
 from .answers import HOUR, ID_LENGTH, NO_MORE_VERSIONS, TIMES, pack
 from .pool import MISREAD, Commands, Impossible, Lost
 from .scripts import INDEX, INSERT, REPLACE, SHA, TOUCH
@@ -83,6 +83,13 @@ class RedisStorage:
 
     async def insert(self, record: Record) -> bool:
         """Where the answer was lost: what is stored is compared with what was sent."""
+        try:
+            return await self._insert_surely(record)
+        except waiting.NotReplicated:  # the browser will not learn of it
+            await self._ask([("DEL", self._key(record.id))])
+            raise
+
+    async def _insert_surely(self, record: Record) -> bool:
         sent = pack(record)
         for sending in range(SENDINGS):
             with suppress(Lost):
@@ -92,7 +99,7 @@ class RedisStorage:
                     return False
             await self.commands.refresh()
             if (held := await self._held(record.id)) is not None:
-                return redis_answers.is_the_same(held, sent)
+                return redis_answers.is_the_same(held, sent) and self._is_known_to_last()
         raise EngineUnavailable("Redis: the answers to an insert were lost.")
 
     async def replace(self, record: Record) -> Record | None:
@@ -105,7 +112,7 @@ class RedisStorage:
                 return await self._replace(record, sent)
             await self.commands.refresh()
             held = await self._held(record.id)
-            if held is not None and redis_answers.is_the_same(held, sent):
+            if held is not None and redis_answers.is_the_same(held, sent) and self._is_known_to_last():
                 return record
             if isinstance(redis_answers.record(record.id, held), Impossible):
                 return redis_answers.nothing("Session record corrupted (id %s).", record.id)  # type: ignore[no-any-return]
@@ -136,6 +143,8 @@ class RedisStorage:
             await self.commands.refresh()
             first_bytes = await self._ask([("GETRANGE", key, 0, 0) for key in keys])
             left = [key for key, found in zip(keys, first_bytes, strict=True) if found]
+            if len(left) < len(keys):
+                self._is_known_to_last()
             removed, keys = removed + len(keys) - len(left), left
         if keys:
             raise EngineUnavailable("Redis: the answers to a removal were lost.")
@@ -215,6 +224,9 @@ class RedisStorage:
     async def _insert(self, record: Record, value: bytes) -> bool:
         if record.user_id is not None:
             return bool(await self._write(INSERT, redis_answers.done, record, value, once=True))
+        return await self._set_new(record, value)
+
+    async def _set_new(self, record: Record, value: bytes) -> bool:
         left = to_epoch(record.expires_at) - epoch_now()
         expiry = ("PX", left) if left > 0 else ("PXAT", 1)  # Redis refuses 0 and less; 1 is long past
         command = "SET", self._key(record.id), value, "NX", *expiry
@@ -275,15 +287,23 @@ class RedisStorage:
         left = to_epoch(record.expires_at) - epoch_now()
         return await self._run(script, meaning, keys, left, value, member, *arguments, once=once)
 
-    async def _run(self, script: str, meaning: Meaning, keys: list[str], *arguments: object, once: bool = False) -> Any:
+    async def _run(self, script: str, meaning: Meaning, keys: list[str], *arguments: object, **how: bool) -> Any:
         try:
-            return await self._send(("EVALSHA", SHA[script], len(keys), *keys, *arguments), meaning, once)
+            return await self._send(("EVALSHA", SHA[script], len(keys), *keys, *arguments), meaning, **how)
         except redis.exceptions.NoScriptError:  # a new or restarted server; EVAL makes it known
-            return await self._send(("EVAL", script, len(keys), *keys, *arguments), meaning, once)
+            return await self._send(("EVAL", script, len(keys), *keys, *arguments), meaning, **how)
 
-    async def _send(self, command: Command, meaning: Meaning, once: bool = False) -> Any:
+    def _is_known_to_last(self) -> bool:
+        """Of what was written though its answer was lost: nobody has told how many replicas have it."""
+        if conf.REDIS_WAIT:
+            raise waiting.NotReplicated
+        return True
+
+    async def _send(self, command: Command, meaning: Meaning, once: bool = False, lasting: bool = False) -> Any:
         """Raises `Impossible` where there is something else than a session or an index, and `Lost` with `once`."""
         try:
+            if conf.REDIS_WAIT and (once or lasting):
+                return await waiting.execute(self.commands, command, meaning, once)
             return await self.commands.execute(command, meaning, once)
         except redis.exceptions.NoScriptError:
             raise

@@ -1,0 +1,85 @@
+"""The URLs that `MULTISESSION_REDIS` takes beside redis-py's own, and the client of each.
+
+    redis+cluster://user:password@host:7000,host:7001?option=value        rediss+cluster:// with TLS
+    redis+sentinel://user:password@host:26379,host:26379/service/1?option=value      rediss+sentinel://
+
+User, password and database are those of the servers that hold the data, and so are all options but `sentinel_*`, which
+are the sentinels'. Hosts without a port have 6379, sentinels 26379.
+"""
+
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+import redis
+from redis.cluster import ClusterNode, RedisCluster
+from redis.connection import parse_url
+
+CLUSTER, SENTINEL = "cluster", "sentinel"
+OF_SENTINELS = "sentinel_"
+PORTS = {CLUSTER: 6379, SENTINEL: 26379}
+
+
+def client_of(url: str, **defaults: Any) -> Any:
+    """Raises `ValueError` for what is no URL of Redis."""
+    if (kind := kind_of(url)) is None:
+        return redis.Redis.from_url(url, **defaults)
+    options = defaults | options_of(url)
+    nodes = addresses(url)
+    if kind == CLUSTER:
+        options.pop("db", None)
+        return RedisCluster(startup_nodes=[ClusterNode(*address) for address in nodes], **options)  # type: ignore[abstract,no-untyped-call]
+    own = {name: defaults[name] for name in defaults} | sentinel_options(url)
+    sentinel = redis.Sentinel(nodes, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
+    return sentinel.master_for(service_of(url), **options)
+
+
+def kind_of(url: str) -> str | None:
+    """ "cluster", "sentinel", or `None`: a URL as redis-py knows it."""
+    return next((kind for kind in PORTS if urlsplit(url).scheme in (f"redis+{kind}", f"rediss+{kind}")), None)
+
+
+def options_of(url: str) -> dict[str, Any]:
+    """The connection options of the data servers, as `redis.connection.parse_url()` reads them.
+
+    `ssl` is among them, and `db`, where there is one.
+    """
+    parts = urlsplit(url)
+    scheme = parts.scheme.partition("+")[0]
+    login, at, _ = parts.netloc.rpartition("@")
+    path = parts.path if kind_of(url) == CLUSTER else "/" + "".join(parts.path.strip("/").split("/")[1:2])
+    query = [(name, value) for name, value in _query(url) if not name.startswith(OF_SENTINELS)]
+    single = urlunsplit((scheme, f"{login}{at}localhost", path, urlencode(query), ""))
+    found = dict(parse_url(single))  # type: ignore[no-untyped-call]
+    found.pop("host", None)
+    found.pop("connection_class", None)
+    return found | ({"ssl": True} if scheme == "rediss" else {})
+
+
+def sentinel_options(url: str) -> dict[str, Any]:
+    names = [(name[len(OF_SENTINELS) :], value) for name, value in _query(url) if name.startswith(OF_SENTINELS)]
+    found = dict(parse_url(f"redis://localhost?{urlencode(names)}"))  # type: ignore[no-untyped-call]
+    found.pop("host", None)
+    return {name: value == "True" if value in ("True", "False") else value for name, value in found.items()}
+
+
+def addresses(url: str) -> list[tuple[str, int]]:
+    """Raises `ValueError` where there is none."""
+    default = PORTS[str(kind_of(url))]
+    found = []
+    for each in urlsplit(url).netloc.rpartition("@")[2].split(","):
+        parts = urlsplit(f"//{each}")
+        if not parts.hostname:
+            raise ValueError(f"no host in {url.partition('://')[0]}://...")
+        found.append((parts.hostname, parts.port or default))
+    return found
+
+
+def service_of(url: str) -> str:
+    name = unquote(urlsplit(url).path.strip("/").partition("/")[0])
+    if not name:
+        raise ValueError("no name of a service behind the sentinels")
+    return name
+
+
+def _query(url: str) -> list[tuple[str, str]]:
+    return parse_qsl(urlsplit(url).query)
