@@ -12,7 +12,7 @@ from typing import Any
 import redis
 
 from ...records import Record, epoch_now, from_epoch, to_epoch
-from .pool import Impossible
+from .failures import Impossible
 from .scripts import NO_SET, SAVED
 
 HEADER = struct.Struct(">QqqqIH")

@@ -75,7 +75,7 @@ def asynchronous(client: Any) -> Any:
     options = {"connection_class": kind, "max_connections": pool.max_connections, "timeout": conf.TIMEOUT}
     options |= _options(pool.connection_kwargs, kind)
     if redis_pool.is_plain(pool):
-        return redis.asyncio.Redis.from_pool(redis_pool.AsyncPool(**redis_pool.UNNOTIFIED, **options))
+        return redis.asyncio.Redis.from_pool(redis_pool.AsyncPool(**options))
     return redis.asyncio.Redis.from_pool(redis.asyncio.BlockingConnectionPool(**options))
 
 

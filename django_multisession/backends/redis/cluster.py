@@ -33,7 +33,7 @@ from .answers import HOUR, ID_LENGTH, INDEXED, TIMES
 from .cluster_clients import is_cluster
 from .cluster_commands import ClusterCommands
 from .cluster_walk import Node, Position
-from .pool import Impossible
+from .failures import Impossible
 from .scripts import INDEX_ALONE, LIST_ALONE, REPLACE_ALONE, TOUCH_ALONE
 from .storage import MOST_SCANS, SCAN_COUNT, Command, RedisStorage
 

@@ -17,7 +17,7 @@ from redis.exceptions import AskError, ClusterError, RedisClusterException, TryA
 
 from ...exceptions import EngineUnavailable
 from ...twins import settle
-from .pool import MISREAD, Impossible, Lost
+from .failures import MISREAD, Impossible, Lost
 
 REDIRECTIONS = 16
 REDIRECTING = AskError, TryAgainError  # MovedError is an AskError

@@ -49,7 +49,8 @@ from ...twins import settle
 from . import answers as redis_answers
 from . import clients, waiting
 from .answers import HOUR, ID_LENGTH, NO_MORE_VERSIONS, TIMES, pack
-from .pool import MISREAD, Commands, Impossible, Lost
+from .failures import MISREAD, Impossible, Lost, is_demoted, is_unasked
+from .pool import Commands
 from .scripts import INDEX, INSERT, REPLACE, SHA, TOUCH
 
 GLOB = re.compile(r"([*?\[\]\\^-])")  # what a pattern of SCAN may take for its own
@@ -328,7 +329,8 @@ class RedisStorage:
             await self.commands.refresh()
         except (redis.RedisError, OSError) as error:
             await self.commands.refresh()
-            raise EngineUnavailable(f"Redis: {error}") from error
+            if not is_demoted(error) and not is_unasked(error, "EVAL"):
+                raise EngineUnavailable(f"Redis: {error}") from error
         try:
             return await self._pipeline(commands)
         except (redis.RedisError, OSError, *MISREAD) as error:

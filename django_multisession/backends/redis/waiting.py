@@ -12,7 +12,7 @@ import redis
 
 from ...conf import conf
 from ...exceptions import EngineUnavailable
-from .pool import MISREAD, Lost
+from .failures import MISREAD, Lost
 
 SHARE = 900  # milliseconds of each second of MULTISESSION_TIMEOUT, after which the socket gives up
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from django_multisession import statistics, user_sessions
 from django_multisession.backends.redis.answers import HEADER, NO_MORE_VERSIONS, held, live, pack, record, unpack
-from django_multisession.backends.redis.pool import Impossible
+from django_multisession.backends.redis.failures import Impossible
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.payload import codecs
 from django_multisession.records import Record, epoch_now, identify, to_epoch, utcnow

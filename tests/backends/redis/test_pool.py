@@ -18,7 +18,8 @@ from redis.observability import recorder
 
 from django_multisession.backends.redis import clients as redis_clients
 from django_multisession.backends.redis import pool as redis_pool
-from django_multisession.backends.redis.pool import AsyncPool, Commands, Impossible, Lost, Pool, for_sessions
+from django_multisession.backends.redis.failures import Impossible, Lost
+from django_multisession.backends.redis.pool import AsyncPool, Commands, Pool, for_sessions
 from django_multisession.twins import run_sync, settle
 from example_project.servers import RedisServer
 
@@ -71,7 +72,7 @@ def commands_of(run: Any, server: Any) -> Iterator[Any]:
 def client_for(run: Any, url: str, **options: Any) -> Any:
     if run is run_sync:
         return for_sessions(redis.Redis.from_url(url, **options))
-    options = {"max_connections": 100, "timeout": 5} | redis_pool.UNNOTIFIED | options
+    options = {"max_connections": 100, "timeout": 5} | options
     return redis.asyncio.Redis.from_pool(AsyncPool.from_url(url, **options))
 
 
