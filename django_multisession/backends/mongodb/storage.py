@@ -12,7 +12,7 @@ One document per session in the collection `MULTISESSION_MONGODB_COLLECTION`::
     insert   insert_one
     replace  update_one {_id, version: <one less>, expires_at: {$gt: now}}; on a miss, read
     touch    update_one {_id, expires_at: {$gt: now}} {$set: {expires_at}}
-    remove   delete, one entry {_id} with limit 1 for each id: what says {$in: [...]} the driver does not repeat when the
+    remove   delete, an entry {_id} with limit 1 for each id: what says {$in: [...]} the driver does not repeat when the
              primary moves, and a log-out would fail
     of_user  find {user_id}: all that is still there, whatever the caller's clock says of it
     scan     find {_id: {$gt: after}} by _id, likewise
@@ -20,8 +20,8 @@ One document per session in the collection `MULTISESSION_MONGODB_COLLECTION`::
              server's own clock does not call expired
     clock    hello, for its localTime
 
-On shards the key is `{_id: "hashed"}`: all that a request sends names one whole `_id`, so one shard is asked. `of_user`,
-`scan` and `purge` ask all.
+On shards the key is `{_id: "hashed"}`: all that a request sends names one whole `_id`, so one shard is asked. All are
+by `of_user`, `scan` and `purge`.
 
 `manage.py migrate` makes the collection's indexes. A process's first insert looks whether they are there, and its first
 one a minute later and so on: whoever drops the collection drops them too, and nothing that is sent otherwise would

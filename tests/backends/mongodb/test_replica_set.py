@@ -6,7 +6,6 @@ Not tried here: elections among several servers, and `mongos`. What a router of 
 from collections.abc import Iterator
 from typing import Any
 
-import pymongo
 import pytest
 from pymongo.monitoring import CommandListener, register
 
@@ -92,7 +91,7 @@ def fail(Store: Any, *names: str, times: int = 1, **how: Any) -> None:
 
 
 def whole_life(face: Any, Store: Any) -> None:
-    """What requests do: a log-in with its rotation, saves, a conflict, a touch (see `using()`: at each save), the end."""
+    """What requests do: a log-in with its rotation, saves, a conflict, a touch (always due: `using()`), the end."""
     key = saved(face, Store, a=1)
     one, other = face(Store(key)), face(Store(key))
     for number, session in enumerate((one, other)):  # the second meets the first's version
@@ -109,7 +108,7 @@ def whole_life(face: Any, Store: Any) -> None:
 
 
 def test_each_request_is_answered_by_one_shard(face, Store, sent):
-    """A router asks one shard where the filter has the whole shard key, `{_id: "hashed"}`, and nothing but its value."""
+    """A router asks one shard where the filter has the whole shard key, `{_id: "hashed"}`, and its value."""
     saved(face, Store)  # the indexes are made
     sent.commands.clear()
     whole_life(face, Store)
@@ -154,7 +153,7 @@ MOVED = {
 
 @pytest.mark.parametrize("how", MOVED)
 def test_a_primary_that_moves_is_no_outage(face, Store, sent, how):
-    """Each command fails once, and is repeated under the same number: a server that has carried it out does not again."""
+    """Each command fails once, and is repeated under the same number: what was carried out is not again."""
     saved(face, Store)
     sent.commands.clear()
     fails = MOVED[how]
