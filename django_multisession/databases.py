@@ -4,12 +4,14 @@ Outside of a transaction of the caller's::
 
     a conflict         repeated for `MULTISESSION_TIMEOUT` seconds: another transaction was faster
     a lock in vain     repeated once: somebody has held a lock for longer than the server lets others wait
-    any other error    `EngineUnavailable`, as are those two in the end
+    no primary         repeated once, on a new connection: the server takes no writes any more, so another one does
+    any other error    `EngineUnavailable`, as are those in the end
 
 Within one, conflicts and locks are the caller's, whose transaction is to be repeated as a whole, and so is what follows
 from an error that the caller made before: the database's own error is raised. Any other is `EngineUnavailable`.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +32,8 @@ Call = Callable[..., Any]
 OVERTAKEN = {"40001", "40P01", 1213, 1020}
 # MySQL: the time for a lock is over. PostgreSQL: the same, where the site has set lock_timeout.
 IN_VAIN = {1205, "55P03"}
+# A server that was demoted, and hung up on nobody. MySQL: --read-only, innodb_read_only.
+DEMOTED = {"25006", 1290, 1836}
 CALLERS = OVERTAKEN | IN_VAIN | {"25P02"}  # in a transaction; the last: it has failed before
 
 # When the statement began, rather than its transaction, in milliseconds since 1970.
@@ -72,14 +76,29 @@ def guarded(alias: str, function: Call, *arguments: Any) -> Any:
                 if isinstance(error, TransactionManagementError) or found & CALLERS:
                     raise
                 raise EngineUnavailable(f"Database: {error}") from error
-            # Outside of a request nothing else would notice that the server hung up and open a new connection. One that
-            # a conflict came by is in order, and closing it would cost the caller what belongs to it: locks, say.
-            if not found & (OVERTAKEN | IN_VAIN):
-                connections[alias].close_if_unusable_or_obsolete()
-            again = not waited if found & IN_VAIN else found & OVERTAKEN and time.monotonic() < until
+            _close_what_failed(connections[alias], found)
+            once = bool(found & (IN_VAIN | DEMOTED))
+            again = not waited if once else found & OVERTAKEN and time.monotonic() < until
             if not again:
                 raise EngineUnavailable(f"Database: {error}") from error
-            waited = waited or bool(found & IN_VAIN)
+            waited = waited or once
+
+
+def _close_what_failed(connection: Any, found: set[Any]) -> None:
+    """Outside of a request nothing else would notice that the server hung up and open a new connection. One that a
+    conflict came by is in order, and closing it would cost the caller what belongs to it: locks, say."""
+    if found & DEMOTED:  # all that a pool has kept are as stale
+        connection.close()
+        if getattr(connection, "pool", None):
+            connection.close_pool()
+    elif not found & (OVERTAKEN | IN_VAIN):
+        connection.close_if_unusable_or_obsolete()
+
+
+# By the id of sqlite3's connection: how many are at it, and what it made of text before. Threads may share one (Django's
+# LiveServerTestCase on a database in memory), and who came last must not take for its own what another has set.
+_lenient: dict[int, tuple[int, Any]] = {}
+_counting = threading.Lock()
 
 
 @contextmanager
@@ -90,11 +109,23 @@ def _any_text(connection: Any) -> Iterator[None]:
         return
     connection.ensure_connection()
     opened = connection.connection
-    before, opened.text_factory = opened.text_factory, lambda text: text.decode(errors="surrogateescape")
+    with _counting:
+        users, before = _lenient.get(id(opened), (0, opened.text_factory))
+        _lenient[id(opened)] = users + 1, before
+        opened.text_factory = _leniently
     try:
         yield
     finally:
-        opened.text_factory = before
+        with _counting:
+            users, before = _lenient.pop(id(opened))
+            if users > 1:
+                _lenient[id(opened)] = users - 1, before
+            else:
+                opened.text_factory = before
+
+
+def _leniently(text: bytes) -> str:
+    return text.decode(errors="surrogateescape")
 
 
 def in_transaction(alias: str) -> bool:

@@ -1,11 +1,16 @@
 """The lease on a table: of two purges one works, the other is told.
 
     PostgreSQL       SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '.' || <table>, 0))
-    MySQL, MariaDB   SELECT GET_LOCK('multisession:' || <SHA-1 of database and table>, 0)
+    MySQL, MariaDB   SELECT GET_LOCK('multisession:' || <SHA-1 of database and table>, 0); not on Galera, where such a
+                     lock is of one node
     elsewhere        a row of `PurgeLease`: UPDATE ... WHERE name = %s AND expires_at < <its now>, else INSERT
 
-A server frees its lock when the holder's connection ends, however that comes about. A row counts for a minute after it
-was renewed, so that much later than a `kill -9` the next purge can start.
+A server frees its lock when the holder's connection ends, however that comes about. So whoever has another connection
+by the next batch has to get it again. A row counts for a minute after it was renewed, so that much later than a
+`kill -9` the next purge can start.
+
+A pool within the process, as Django's of psycopg, keeps connections open that were closed, and their locks with them:
+there it is a row, too.
 
 Behind a pooler that hands out a connection per transaction PostgreSQL's lock would stay on a connection that is
 another's by then, and nobody need have told that there is one. It is seen by the number of the server's process: libpq
@@ -14,6 +19,7 @@ which looks for purges that are not behind the pooler; a purge within the caller
 """
 
 import os
+import time
 from contextlib import suppress
 from datetime import timedelta
 from hashlib import sha1
@@ -76,13 +82,20 @@ def _lock(lease: Lease) -> Any:
     vendor = connections[lease.alias].vendor
     if vendor == "postgresql":
         return PostgresLock(lease) if _is_direct(lease.alias) else PostgresRow(lease)
-    return MySQLLock(lease) if vendor == "mysql" else Row(lease)
+    return MySQLLock(lease) if vendor == "mysql" and not _is_galera(lease.alias) else Row(lease)
+
+
+def _is_galera(alias: str) -> bool:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SHOW VARIABLES LIKE 'wsrep_on'")
+        return "ON" in (cursor.fetchone() or ())
 
 
 def _is_direct(alias: str) -> bool:
     """Whether no pooler is in between that may hand out another connection for the next statement."""
     connection = connections[alias]
-    if connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"):  # the site says so
+    settings = connection.settings_dict
+    if settings.get("DISABLE_SERVER_SIDE_CURSORS") or settings["OPTIONS"].get("pool"):  # the site says so
         return False
     of_server = _asked(alias, "SELECT pg_backend_pid()")
     return bool(connection.connection.info.backend_pid == of_server)
@@ -99,35 +112,47 @@ def _asked(alias: str, statement: str, *parameters: str) -> Any:
         return cursor.fetchone()[0]
 
 
-class PostgresLock:
+class ServerLock:
+    """It goes with the connection, of which the next one has to get it anew."""
+
     def __init__(self, lease: Lease) -> None:
         self.alias, self.table = lease.alias, lease.table
+
+    def acquire(self) -> bool:
+        acquired = self.lock()
+        self.connection = connections[self.alias].connection
+        return acquired
+
+    def renew(self) -> bool:
+        return connections[self.alias].connection is self.connection or self.acquire()
+
+    def lock(self) -> bool:
+        raise NotImplementedError
+
+
+class PostgresLock(ServerLock):
+    def __init__(self, lease: Lease) -> None:
+        super().__init__(lease)
         # Within the caller's transaction, until its end: the rows are not gone before, and a failed one cannot unlock.
         self.scope = "xact_" if in_transaction(lease.alias) else ""
 
-    def acquire(self) -> bool:
+    def lock(self) -> bool:
         return bool(_asked(self.alias, f"SELECT pg_try_advisory_{self.scope}lock({_KEY})", self.table))
-
-    def renew(self) -> bool:
-        return True
 
     def release(self) -> None:
         if not self.scope:
             _asked(self.alias, f"SELECT pg_advisory_unlock({_KEY})", self.table)
 
 
-class MySQLLock:
+class MySQLLock(ServerLock):
     """Its names are the server's, not the database's, and at most 64 characters long."""
 
     def __init__(self, lease: Lease) -> None:
-        self.alias = lease.alias
+        super().__init__(lease)
         self.name = _name(str(connections[lease.alias].settings_dict["NAME"]), lease.table)
 
-    def acquire(self) -> bool:
+    def lock(self) -> bool:
         return bool(_asked(self.alias, "SELECT GET_LOCK(%s, 0)", self.name))
-
-    def renew(self) -> bool:
-        return True
 
     def release(self) -> None:
         _asked(self.alias, "SELECT RELEASE_LOCK(%s)", self.name)
@@ -153,9 +178,14 @@ class Row:
         return True
 
     def renew(self) -> bool:
-        if utcnow() < self.renewed + RENEWED:
+        if not self._is_due():
             return True
         return bool(self._rows().filter(holder=self.lease.holder).update(**self._values()))
+
+    def _is_due(self) -> bool:
+        """By either clock: one may be set back or stand still, the other does not go on while the host is suspended."""
+        by_clock, monotonic = self.renewed
+        return abs(utcnow() - by_clock) >= RENEWED or time.monotonic() - monotonic >= RENEWED.total_seconds()
 
     def release(self) -> None:
         self._rows().filter(holder=self.lease.holder)._raw_delete(self.alias)
@@ -164,7 +194,7 @@ class Row:
         return self.model._base_manager.using(self.alias).filter(name=self.name)
 
     def _values(self) -> dict[str, object]:
-        self.renewed = utcnow()
+        self.renewed = utcnow(), time.monotonic()
         return {"holder": self.lease.holder, "expires_at": self._now(self.lease.duration)}
 
     def _now(self, more: timedelta = timedelta(0)) -> Any:

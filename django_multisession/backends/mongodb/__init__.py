@@ -22,8 +22,9 @@ try:
 except ImportError as error:
     raise ImproperlyConfigured("This session engine needs: pip install django-multisession[mongodb].") from error
 
-# Options with which a URI says itself how long to wait; without any, MongoDB's driver waits for ever.
-TIMEOUTS = ("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS")
+# Options with which a URI says itself how long to wait; without any, MongoDB's driver waits for ever, and without the
+# last the server for a majority.
+TIMEOUTS = ("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS", "wTimeoutMS")
 
 
 def open_sync() -> MongoStorage:
@@ -56,11 +57,13 @@ def _is_outage(error: Exception) -> bool:
 
 
 def _of_uri(uri: str) -> Any:
+    """What the URI does not say: how long to wait, and that a majority of the servers has a write before it is done.
+    Else the next primary may not know of it: of a log-out, say. (Some servers' own default is one.)"""
     said = {name.lower() for name, _ in parse_qsl(urlsplit(uri).query)}
-    options: dict[str, Any] = {
-        name: int(conf.TIMEOUT * 1000) for name in TIMEOUTS if not {name.lower(), "timeoutms"} & said
-    }
-    return pymongo.MongoClient(uri, **options)
+    timeout = {name: int(conf.TIMEOUT * 1000) for name in TIMEOUTS}
+    options: dict[str, Any] = {} if "timeoutms" in said else timeout
+    defaults = {"w": "majority", **options}
+    return pymongo.MongoClient(uri, **{name: value for name, value in defaults.items() if name.lower() not in said})
 
 
 def _fault(client: Any) -> str | None:

@@ -12,15 +12,20 @@ One document per session in the collection `MULTISESSION_MONGODB_COLLECTION`::
     insert   insert_one
     replace  update_one {_id, version: <one less>, expires_at: {$gt: now}}; on a miss, read
     touch    update_one {_id, expires_at: {$gt: now}} {$set: {expires_at}}
-    remove   delete_many {_id: {$in: [...]}}
+    remove   delete, an entry {_id} with limit 1 for each id: what says {$in: [...]} the driver does not repeat when the
+             primary moves, and a log-out would fail
     of_user  find {user_id}: all that is still there, whatever the caller's clock says of it
     scan     find {_id: {$gt: after}} by _id, likewise
-    purge    find the ids of some {expires_at: {$lt: before}}, then delete_many those that still are; never what the
+    purge    find the ids of some {expires_at: {$lt: before}}, then delete likewise those that still are; never what the
              server's own clock does not call expired
     clock    hello, for its localTime
 
-`manage.py migrate` makes the collection's indexes, and so does a process's first insert, and its first one a minute
-later and so on: whoever drops the collection drops them too, and nothing that is sent otherwise would tell.
+On shards the key is `{_id: "hashed"}`: all that a request sends names one whole `_id`, so one shard is asked. All are
+by `of_user`, `scan` and `purge`.
+
+`manage.py migrate` makes the collection's indexes. A process's first insert looks whether they are there, and its first
+one a minute later and so on: whoever drops the collection drops them too, and nothing that is sent otherwise would
+tell. It makes them in a small collection only; a build that takes its time is nothing for a log-in to wait for.
 
 What the server sends is decoded document by document, by `_decoded()` and `_record()` alone: others may have written
 what no date can say, or what is no BSON, and a driver that decodes whole batches would lose all the others with it.
@@ -29,7 +34,7 @@ what no date can say, or what is no BSON, and a driver that decodes whole batche
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -64,6 +69,9 @@ FIELDS = {
 ID = re.compile("[0-9a-f]{64}")
 LAST_VERSION = 2**63 - 1  # BSON's largest whole number: what has it could not be saved any more
 INDEXES_SEEN_FOR, REFUSAL_SEEN_FOR = 60, 3600  # seconds until a process looks at its collection's indexes again
+SMALL = 1000  # documents, an index of which is made in milliseconds
+BUILD_SECONDS = 24 * 60 * 60  # that `migrate` waits for an index of a large collection
+NO_OPTIONS = {"v", "name", "ns", "background"}  # of an index: what says nothing of what it does
 
 RECORDS = CodecOptions[Any](tz_aware=True, tzinfo=UTC)
 # As it was sent, to be decoded one by one.
@@ -89,7 +97,7 @@ class MongoStorage:
 
     @property
     def collection(self) -> Any:
-        """The primary's: a session just written must be found. Write concern is the URI's (MongoDB: majority)."""
+        """The primary's: a session just written must be found, whatever the URI prefers."""
         return self._collection()[0]
 
     @property
@@ -113,7 +121,7 @@ class MongoStorage:
 
     async def insert(self, record: Record) -> bool:
         if time.monotonic() >= self.indexed.get(conf.MONGODB_COLLECTION, 0):
-            await self.ensure_indexes()
+            await self.look_at_indexes()
         try:
             await self._ask(self.collection.insert_one, {"_id": record.id, **_fields(record)})
         except EngineUnavailable as refused:
@@ -133,7 +141,13 @@ class MongoStorage:
         return bool(result.matched_count)
 
     async def remove(self, ids: Iterable[str]) -> int:
-        return int((await self._ask(self.collection.delete_many, {"_id": {"$in": list(ids)}})).deleted_count)
+        return await self._delete([{"_id": id} for id in ids])
+
+    async def _delete(self, each: list[dict[str, Any]]) -> int:
+        if not each:
+            return 0
+        result = await self._ask(self.collection.bulk_write, list(map(pymongo.DeleteOne, each)), False)  # in any order
+        return int(result.deleted_count)
 
     async def of_user(self, user_id: str) -> list[Record]:
         return [record for _, record in await self._find({"user_id": user_id}) if record]
@@ -152,21 +166,44 @@ class MongoStorage:
         expired = {"expires_at": {"$lt": min(before, await self.clock() or before)}, "_id": {"$gt": ""}}
         found = self.documents.find(expired, {"_id": True}, limit=limit, sort=["expires_at"])
         decoded = map(_decoded, await self._ask(found.to_list))
-        if not (ids := [document["_id"] for document in decoded if document]):
-            return 0
-        expired = {"_id": {"$in": ids}, "expires_at": expired["expires_at"]}
-        return int((await self._ask(self.collection.delete_many, expired)).deleted_count)
+        return await self._delete([{**expired, "_id": document["_id"]} for document in decoded if document])
 
     async def clock(self) -> datetime | None:
         """What the time is by the server's own clock; `None` if it does not say."""
         now = (await self._ask(self.client.admin.command, "hello")).get("localTime")
         return in_milliseconds(now if now.tzinfo else now.replace(tzinfo=UTC)) if isinstance(now, datetime) else None
 
+    async def look_at_indexes(self) -> None:
+        """Make those that are missing, if that is done at once, else say so in the log."""
+        name = conf.MONGODB_COLLECTION
+        try:
+            missing = await self._missing_indexes()
+            if missing and await self._ask(self.collection.estimated_document_count) > SMALL:
+                logger.error("Indexes of MongoDB's collection %s are missing: run manage.py migrate.", name)
+                self.indexed[name] = time.monotonic() + REFUSAL_SEEN_FOR
+                return
+        except EngineUnavailable as unavailable:
+            if not isinstance(unavailable.__cause__, OperationFailure):
+                raise
+            missing = INDEXES  # it may not look; whether it may make them will be seen
+        await self._make(missing)
+
+    async def _missing_indexes(self) -> list[pymongo.IndexModel]:
+        """An index that is being built is there: servers list it, and who asks for it once more waits for its end."""
+        found = (await self._ask(self.collection.index_information)).values()
+        there = [_meaning({**index, "key": dict(index["key"])}) for index in found]
+        return [index for index in INDEXES if _meaning(index.document) not in there]
+
     async def ensure_indexes(self) -> None:
-        """Make the indexes where they are missing, each by itself. What the server refuses is logged: sessions work
-        without, but expired ones stay, or listing a user's is slow."""
+        """Make the indexes where they are missing, however long that takes."""
+        with pymongo.timeout(BUILD_SECONDS):  # in place of the client's time-outs
+            await self._make(INDEXES)
+
+    async def _make(self, indexes: list[pymongo.IndexModel]) -> None:
+        """Each by itself. What the server refuses is logged: sessions work without, but expired ones stay, or listing a
+        user's is slow."""
         name, seen_for = conf.MONGODB_COLLECTION, INDEXES_SEEN_FOR
-        for index in INDEXES:
+        for index in indexes:
             try:
                 await self._ask(self.collection.create_indexes, [index])
             except EngineUnavailable as unavailable:
@@ -202,6 +239,11 @@ def _is_taken(error: BaseException | None) -> bool:
         return False
     details = error.details or {}
     return bool(details["keyPattern"] == {"_id": 1}) if "keyPattern" in details else " _id_ " in str(error)
+
+
+def _meaning(index: Mapping[str, Any]) -> dict[str, Any]:
+    """What an index has and does."""
+    return {name: value for name, value in index.items() if name not in NO_OPTIONS}
 
 
 def _live(**expected: Any) -> dict[str, Any]:
