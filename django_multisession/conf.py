@@ -125,6 +125,9 @@ class Conf:
     ENCRYPTION_KEYS = Setting[Sequence[str | bytes | None]](
         (), "Keys of 32 bytes for AES-256-GCM, newest first; None in first place: open sealed sessions, sign new ones."
     )
+    CACHE_AGE = DurationSetting(
+        60, "Time that cached_db goes on with a copy in Redis after a change that Redis was not told of.", 0.001, "1d"
+    )
     MOVE = Setting[dict[str, Any] | None](None, "The two sides and the phase of a change of engines: see moving.md.")
 
 

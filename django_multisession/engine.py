@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .twins import Face
 
+IN_SQL = "db", "cached_db"  # kinds
 PACKAGE = "django_multisession."
 BACKENDS = f"{PACKAGE}backends."
 
@@ -29,7 +30,7 @@ def store() -> Any:
     if not is_ours(found := store_class()):
         raise ImproperlyConfigured(
             f"SESSION_ENGINE is {name()!r}: it cannot list the sessions of a user. "
-            "django_multisession.backends.redis, .mongodb and .db can."
+            "django_multisession.backends.redis, .mongodb, .db and .cached_db can."
         )
     return found
 
@@ -39,7 +40,7 @@ def storage(face: Face) -> Any:
 
 
 def kind() -> str:
-    """What it is or builds on: "redis", "mongodb", "db", "base" (a third engine), "" (not ours, or not importable)."""
+    """What it is or builds on: "redis", "mongodb", "db", "cached_db", "base" (a third engine), "" (not ours, or not importable)."""
     try:
         return kind_of(store_class())
     except (AttributeError, ImportError, ImproperlyConfigured):

@@ -15,6 +15,8 @@ from hypothesis import settings as hypothesis_settings
 pytest_plugins = ["django_multisession.testing.fixtures"]
 
 
+from django_multisession.backends import redis
+
 from . import servers
 from .routers import SessionRouter
 
@@ -35,6 +37,9 @@ ENGINES = {
     "sqlite": ("django_multisession.backends.db", "default"),
     "postgres": ("django_multisession.backends.db", "postgres"),
     "mysql": ("django_multisession.backends.db", "mysql"),
+    "cached_sqlite": ("django_multisession.backends.cached_db", "default"),
+    "cached_postgres": ("django_multisession.backends.cached_db", "postgres"),
+    "cached_mysql": ("django_multisession.backends.cached_db", "mysql"),
 }
 
 
@@ -66,7 +71,7 @@ def engine_name() -> str:
 @pytest.fixture
 def Store(engine_name: str) -> Iterator[Any]:
     """The engine's `SessionStore`, its store empty."""
-    if reason := servers.MISSING.get(engine_name):
+    if reason := servers.MISSING.get(engine_name.removeprefix("cached_")):
         pytest.skip(reason)
     module, alias = ENGINES[engine_name]
     SessionRouter.alias = alias or "default"
@@ -85,6 +90,7 @@ def empty(store: Any) -> None:
         "django_multisession.backends.redis": lambda: store.storage.client.flushdb(),
         "django_multisession.backends.mongodb": lambda: store.storage.collection.delete_many({}),
         "django_multisession.backends.db": _empty_table,
+        "django_multisession.backends.cached_db": lambda: (_empty_table(), redis.SessionStore.storage.client.flushdb()),
     }[store.__module__]
     clean()
 

@@ -56,7 +56,7 @@ from ..payload import codecs
 Problems = Iterator[tuple[str, str]]  # what is wrong, what to do
 Check = Callable[..., list[checks.CheckMessage]]
 
-EVERY_SITE = "", "base", "db", "mongodb", "redis"
+EVERY_SITE = "", "base", "cached_db", "db", "mongodb", "redis"
 EVERY_ENGINE = EVERY_SITE[1:]
 DJANGOS_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"
 

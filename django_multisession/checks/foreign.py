@@ -38,7 +38,7 @@ def store_shared_deployed(**_kwargs: object) -> list[checks.CheckMessage]:
 
 
 def _is_asked(databases: set[str]) -> bool:
-    if engine.kind() != "db" or not apps.is_installed("django_multisession"):
+    if engine.kind() not in engine.IN_SQL or not apps.is_installed("django_multisession"):
         return engine.kind() in ("mongodb", "redis")
     return _alias() in databases
 
@@ -67,7 +67,7 @@ def of_others() -> Problems:
 def _page() -> list[Record]:
     storage = engine.store().storage
     # Atomic: a statement that fails must not spoil the transaction that the caller may be in.
-    with transaction.atomic(using=_alias()) if engine.kind() == "db" else nullcontext():
+    with transaction.atomic(using=_alias()) if engine.kind() in engine.IN_SQL else nullcontext():
         return run_sync(storage.scan(None, MOST))
 
 

@@ -21,7 +21,7 @@ OVERDUE = timedelta(days=7)
 @checks.register(checks.Tags.database)
 def sessions_not_purged(databases: Sequence[str] | None = None, **_kwargs: object) -> list[checks.CheckMessage]:
     # Django 5.2 calls it without --database as well.
-    if not databases or engine.kind() != "db" or not apps.is_installed("django_multisession"):
+    if not databases or engine.kind() not in engine.IN_SQL or not apps.is_installed("django_multisession"):
         return []
     return messages("W008", purge_overdue(set(databases)))
 

@@ -85,6 +85,10 @@ class DbStorage:
         """What a purge sweeps instead of calling `purge()` in a loop: it resumes where the batch before ended."""
         return statements.session_model()
 
+    def database(self) -> str:
+        """The alias of the database. No verb."""
+        return statements.database()
+
     async def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        alias = statements.database()
+        alias = self.database()
         return await asking(self.call, alias, function, alias, *arguments)

@@ -77,10 +77,8 @@ def _settings(said: dict[str, Any]) -> Iterator[None]:
 
 
 def _in_database(own: Any, alias: str) -> Any:
-    from ...databases import asking
-
     class InDatabase(type(own)):  # type: ignore[misc]
-        async def _ask(self, function: Any, *arguments: Any) -> Any:
-            return await asking(self.call, alias, function, alias, *arguments)
+        def database(self) -> str:
+            return alias
 
     return InDatabase(own.call)

@@ -14,14 +14,14 @@ from ...checks import Problems, check, is_callable, messages
 from ...conf import conf
 
 
-@check("E007", "redis")
+@check("E007", "redis", "cached_db")
 def cache_alias_missing() -> Problems:
     if not conf.REDIS and settings.SESSION_CACHE_ALIAS not in settings.CACHES:
         message = f"SESSION_CACHE_ALIAS {settings.SESSION_CACHE_ALIAS!r} is not in CACHES."
         yield message, "Add a django-redis cache of that name to CACHES, or set MULTISESSION_REDIS."
 
 
-@check("E008", "redis")
+@check("E008", "redis", "cached_db")
 def cache_not_django_redis() -> Problems:
     if not conf.REDIS and (cache := _sessions_cache()) and not _has_one_client(cache):
         message = f"SESSION_CACHE_ALIAS {settings.SESSION_CACHE_ALIAS!r} is no django-redis cache of one server."
@@ -37,14 +37,14 @@ def _has_one_client(cache: Mapping[str, Any]) -> bool:
     return issubclass(backend, RedisCache) and not issubclass(client, ShardClient)
 
 
-@check("E009", "redis")
+@check("E009", "redis", "cached_db")
 def redis_setting_unusable() -> Problems:
     if conf.REDIS and not (_connections({"LOCATION": conf.REDIS}) or is_callable(conf.REDIS)):
         message = "MULTISESSION_REDIS is neither a Redis URL nor the dotted path of a callable."
         yield message, "Set it to a URL such as 'redis://localhost/1' or to a function that returns a client."
 
 
-@check("E010", "redis")
+@check("E010", "redis", "cached_db")
 def responses_decoded() -> Problems:
     if any(options.get("decode_responses") for options in _connections(_sessions_cache())):
         message = "The Redis client of the sessions decodes responses, but payloads are bytes."

@@ -1,0 +1,36 @@
+"""Sessions in a SQL database, read from Redis. What is stored, and in which order: see `storage.py`."""
+
+from django.core.exceptions import ImproperlyConfigured
+
+from ...connections import Connections
+from .. import db
+from . import checks  # noqa: F401  registers them
+
+try:
+    from .copies import Copies
+except ImportError as error:
+    raise ImproperlyConfigured("This session engine needs: pip install django-multisession[redis].") from error
+
+from .storage import CachedStorage
+
+connections = Connections(
+    Copies,
+    lambda copies: Copies(of=copies),
+    settings={"CACHES", "SESSION_CACHE_ALIAS", "MULTISESSION_REDIS", "MULTISESSION_TIMEOUT"},
+)
+
+
+class Storage(CachedStorage):
+    told = property(lambda self: connections.sync())
+    copies = told
+
+
+class AsyncStorage(Storage):
+    copies = property(lambda self: connections.running())
+
+
+class SessionStore(db.SessionStore):
+    """`SESSION_ENGINE = "django_multisession.backends.cached_db"`"""
+
+    storage = Storage(db.SessionStore.storage.call)
+    astorage = AsyncStorage(db.SessionStore.astorage.call)

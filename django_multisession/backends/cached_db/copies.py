@@ -1,0 +1,234 @@
+"""Copies of records in Redis, which may vanish at any time, and the leases that they are stored under.
+
+One STRING per session that was read, at `<prefix>:copy:<id>`: a lease, or the copy that took its place::
+
+    lease    "l" | token (16 random bytes), for MULTISESSION_TIMEOUT
+    copy     "c" | MAC (16) | moment of the lease i64 | the record, as `backends.redis` packs it
+
+A copy lives for MULTISESSION_CACHE_AGE from the moment of its lease. The MAC is HMAC-SHA256, under a key of its own
+derived from `SECRET_KEY`, of the database's alias (and a tenant's schema), the id, and all behind the MAC: so a copy opens for its own session
+alone, and not for longer.
+
+    take     SET <key> <lease> NX GET PX <ms>; the copy, or nothing and the lease is there (before Redis 7, and where the
+             client makes a boolean of the answer: EVALSHA TAKE)
+    fill     EVALSHA FILL <key> <lease> <copy> <ms>: put the copy in the place of the lease, if that is there
+    forget   DEL <key>; of several: one DEL each, in one pipeline
+
+Redis that cannot be reached is asked again after `PAUSE`, by one request at a time; see `Outage`.
+"""
+
+import hmac
+import os
+import struct
+from collections.abc import Iterable
+from functools import lru_cache, partial
+from hashlib import sha1, sha256
+from threading import Lock
+from time import monotonic
+from typing import Any, NamedTuple
+
+import redis
+from django.utils.encoding import force_bytes
+
+from ...conf import conf, secret_key
+from ...exceptions import EngineUnavailable
+from ...records import Record, epoch_now
+from ...twins import settle
+from ..redis import answers, clients
+from ..redis.pool import MISREAD, Commands, Impossible, Pool
+from .outage import Outage
+
+LEASE, COPY = b"l", b"c"
+TOKEN_SIZE, MAC_SIZE = 16, 16  # bytes
+MOMENT = struct.Struct(">q")  # milliseconds since 1970
+SIGNED_AT = 1 + MAC_SIZE
+RECORD_AT = SIGNED_AT + MOMENT.size
+
+TAKE = """
+local held = redis.call('GET', KEYS[1])
+if not held then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+return held
+"""
+FILL = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+SHA = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (TAKE, FILL)}
+
+
+class Lease(NamedTuple):
+    """The right to store a copy, which whoever changes the session takes away."""
+
+    value: bytes
+    moment: int  # milliseconds since 1970, by this host's clock
+    since: float  # the same by a clock that nobody sets
+
+
+class Refused(NamedTuple):
+    """What is no copy of this session that may be used, or not any more."""
+
+
+REFUSED = Refused()
+
+
+class Copies:
+    """Over the process's synchronous client, or with `of` over the running event loop's."""
+
+    def __init__(self, of: "Copies | None" = None) -> None:
+        self._of = of
+        self._commands: Commands | None = None
+        self._lock = Lock()
+        self._by_script = False
+        self.outage: Outage = of.outage if of else Outage()
+
+    async def take(self, place: str, id: str) -> Record | Lease | Refused | None:
+        """The copy, or a lease; `None`: another has the lease, or Redis is away."""
+        lease = Lease(LEASE + os.urandom(TOKEN_SIZE), epoch_now(), monotonic())
+        try:
+            found = await self._guarded("SET", self._take(id, lease, partial(_meaning, place, id, lease)))
+        except Impossible:
+            return answers.nothing("Session copy refused: it is none of this site's (id %s).", id) or REFUSED
+        return found  # type: ignore[no-any-return]
+
+    async def fill(self, place: str, lease: Lease, record: Record) -> None:
+        left = int((conf.CACHE_AGE - (monotonic() - lease.since)) * 1000)
+        if left > 0:
+            copy = seal(place, record, lease.moment)
+            await self._guarded("FILL", self._run(FILL, answers.number, record.id, lease.value, copy, left))
+
+    async def forget(self, ids: Iterable[str]) -> None:
+        """Take copies and leases away. Where Redis is not told, it goes on with them until they are too old."""
+        await self._guarded("DEL", self._forget([_key(id) for id in ids]))
+
+    def ping(self) -> None:
+        """Raises what the client does."""
+        self._opened().client.ping()
+
+    def close(self) -> None:
+        if self._commands:
+            self._commands.client.close()
+
+    async def aclose(self) -> None:
+        if self._commands:
+            await clients.aclose(self._commands.client)
+
+    async def _guarded(self, name: str, asking: Any) -> Any:
+        """What is asked, and `None` where Redis does not answer."""
+        if not self.outage.may_ask():
+            asking.close()
+            return None
+        try:
+            found = await asking
+        except Impossible:
+            raise
+        except (redis.RedisError, EngineUnavailable, OSError) as error:
+            return self.outage.failed(name, error)
+        except BaseException:  # cancelled, or killed by a time limit
+            self.outage.unknown()
+            raise
+        self.outage.answered(name)
+        return found
+
+    async def _take(self, id: str, lease: Lease, meaning: Any) -> Any:
+        left = int(conf.TIMEOUT * 1000)
+        if not self._by_script:
+            command = "SET", _key(id), lease.value, "NX", "GET", "PX", left
+            try:
+                return await self._opened().execute(command, meaning)
+            except (redis.ResponseError, _Boolean) as error:
+                if not isinstance(error, _Boolean) and "syntax" not in str(error):
+                    raise
+                self._by_script = True
+        return await self._run(TAKE, meaning, id, lease.value, left)
+
+    async def _run(self, script: str, meaning: Any, id: str, *arguments: object) -> Any:
+        try:
+            return await self._opened().execute(("EVALSHA", SHA[script], 1, _key(id), *arguments), meaning)
+        except redis.exceptions.NoScriptError:  # a new or restarted server; EVAL makes it known
+            return await self._opened().execute(("EVAL", script, 1, _key(id), *arguments), meaning)
+
+    async def _forget(self, keys: list[str]) -> None:
+        commands = self._opened()
+        if len(keys) == 1:
+            await commands.execute(("DEL", keys[0]), answers.number)
+            return
+        try:
+            await _pipeline(commands, keys)
+        except (redis.ConnectionError, *MISREAD):  # a connection that was closed while it was idle
+            await commands.refresh()
+            await _pipeline(commands, keys)
+
+    def _opened(self) -> Commands:
+        if self._commands is None:
+            with self._lock:
+                self._commands = self._commands or Commands(self._client())
+        return self._commands
+
+    def _client(self) -> Any:
+        if self._of:
+            return clients.asynchronous(self._of._opened().client)
+        client = clients.configured()
+        if isinstance(client.connection_pool, Pool):  # which is the sessions' own
+            for name in ("socket_timeout", "socket_connect_timeout"):  # of an alias that says none
+                client.connection_pool.connection_kwargs.setdefault(name, conf.TIMEOUT)
+        return client
+
+
+async def _pipeline(commands: Commands, keys: list[str]) -> None:
+    pipeline = commands.client.pipeline(transaction=False)
+    for key in keys:  # one each: in a cluster they lie in different slots
+        pipeline.execute_command("DEL", key)
+    await settle(pipeline.execute())
+
+
+class _Boolean(Exception):
+    """A client made one of the answer to SET ... GET, as redis-py does where it was not told of GET."""
+
+
+def _key(id: str) -> str:
+    return f"{conf.KEY_PREFIX}:copy:{id}"
+
+
+def _meaning(place: str, id: str, lease: Lease, answer: Any) -> Record | Lease | Refused | None:
+    """Raises `Impossible` for what may be an answer to another question."""
+    if answer is None or answer == lease.value:
+        return lease
+    if isinstance(answer, bool):
+        raise _Boolean
+    if not isinstance(answer, bytes):
+        raise Impossible
+    if answer[:1] == LEASE and len(answer) == 1 + TOKEN_SIZE:
+        return None
+    return unseal(place, id, answer)
+
+
+def seal(place: str, record: Record, moment: int) -> bytes:
+    signed = MOMENT.pack(moment) + answers.pack(record)
+    return COPY + _mac(place, record.id, signed) + signed
+
+
+def unseal(place: str, id: str, copy: bytes) -> Record | Refused:
+    """The record, unless it is too old. Raises `Impossible` for what this site has not made of this session.
+
+    A moment that is ahead is another host's clock, and no more ahead than a copy may be old.
+    """
+    signed = copy[SIGNED_AT:]
+    if copy[:1] != COPY or len(signed) < MOMENT.size:
+        raise Impossible
+    if not hmac.compare_digest(copy[1:SIGNED_AT], _mac(place, id, signed)):
+        raise Impossible
+    if abs(epoch_now() - MOMENT.unpack_from(signed)[0]) >= conf.CACHE_AGE * 1000:
+        return REFUSED
+    return answers.unpack(id, copy[RECORD_AT:], epoch_now()) or REFUSED
+
+
+def _mac(place: str, id: str, signed: bytes) -> bytes:
+    return hmac.digest(_signing_key(secret_key()), b"%b\0%b\0%b" % (place.encode(), id.encode(), signed), "sha256")[
+        :MAC_SIZE
+    ]
+
+
+@lru_cache(maxsize=16)
+def _signing_key(secret: str | bytes) -> bytes:
+    return sha256(b"django_multisession.cached_db.copy\0" + force_bytes(secret)).digest()

@@ -1,0 +1,54 @@
+"""Whether Redis is asked: after it could not be reached, it is left alone for a while.
+
+A refusal (no memory, no permission) is no outage of the connection: each command is sent, and Redis says no at once.
+Each outage, and each kind of command that is refused, is logged once, and its end.
+"""
+
+import logging
+from time import monotonic
+
+import redis
+
+from ...conf import conf
+
+PAUSE = 1.0  # seconds
+
+logger = logging.getLogger("django_multisession")
+
+
+class Outage:
+    def __init__(self) -> None:
+        self._until: float | None = None  # when it may be asked again; None: there is no outage
+        self._refused: set[str] = set()
+
+    def may_ask(self) -> bool:
+        """During an outage one request asks, and the others do without until it knows."""
+        if self._until is None:
+            return True
+        now = monotonic()
+        if now < self._until:
+            return False
+        self._until = now + conf.TIMEOUT + PAUSE
+        return True
+
+    def failed(self, name: str, error: Exception) -> None:
+        if isinstance(error, redis.ResponseError) and not isinstance(error, redis.ConnectionError):
+            if name not in self._refused:
+                self._refused.add(name)
+                logger.warning("Redis refuses %s, so sessions are read from the database: %s", name, error)
+            return
+        if self._until is None:
+            logger.warning("Redis is away, so sessions are read from the database: %s", error)
+        self._until = monotonic() + PAUSE
+
+    def unknown(self) -> None:
+        """Whoever was to find out was stopped."""
+        if self._until is not None:
+            self._until = monotonic()
+
+    def answered(self, name: str) -> None:
+        if self._until is not None:
+            self._until = None
+            logger.info("Redis answers again: sessions are read from it.")
+        if self._refused:
+            self._refused.discard(name)
