@@ -31,7 +31,7 @@ if not find_spec("django_tenants"):
 
 # Engine under test: its module, and for SQL the database that it uses.
 ENGINES = {
-    "memory": ("tests.memory", None),
+    "memory": ("django_multisession.backends.memory", None),
     "redis": ("django_multisession.backends.redis", None),
     "mongodb": ("django_multisession.backends.mongodb", None),
     "sqlite": ("django_multisession.backends.db", "default"),
@@ -86,7 +86,7 @@ def Store(engine_name: str) -> Iterator[Any]:
 def empty(store: Any) -> None:
     """Remove all sessions, the expired ones too."""
     clean: Callable[[], object] = {
-        "tests.memory": lambda: store.storage.records.clear(),
+        "django_multisession.backends.memory": lambda: store.storage.clear(),
         "django_multisession.backends.redis": lambda: store.storage.client.flushdb(),
         "django_multisession.backends.mongodb": lambda: store.storage.collection.delete_many({}),
         "django_multisession.backends.db": _empty_table,

@@ -51,7 +51,7 @@ CACHES = {
     "sessions": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": REDIS_URL},
 }
 SESSION_CACHE_ALIAS = "sessions"
-SESSION_ENGINE = "tests.memory"
+SESSION_ENGINE = "django_multisession.backends.memory"
 
 SQLITE_FILE = tempfile.NamedTemporaryFile(suffix=".sqlite3")  # noqa: SIM115  lives as long as the process
 SQLITE_OPTIONS = "timeout=20&transaction_mode=IMMEDIATE&init_command=PRAGMA journal_mode=WAL"

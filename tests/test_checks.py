@@ -15,6 +15,7 @@ from redis import Redis
 from django_multisession import checks
 from django_multisession import engine as session_engine
 from django_multisession.backends.db import checks as db_checks
+from django_multisession.backends.memory import checks as memory_checks
 from django_multisession.backends.mongodb import checks as mongodb_checks
 from django_multisession.backends.redis import checks as redis_checks
 from django_multisession.checks import foreign as foreign_checks
@@ -63,6 +64,12 @@ def test_a_right_configuration_is_silent(name: str) -> None:
     assert found(**engine(name)) == ""
 
 
+@pytest.mark.parametrize("debug", [True, False])
+def test_memory_is_for_tests_whatever_debug_is(debug: bool) -> None:
+    assert found(DEBUG=debug, **engine("memory")) == ""
+    assert found(deploy=True, DEBUG=debug, **engine("memory")) == "W020"
+
+
 @pytest.mark.parametrize("name", ["mongodb", "db"])
 def test_and_so_it_is_when_deployed(name: str) -> None:
     assert found(deploy=True, databases=["default"], **engine(name)) == ""
@@ -72,7 +79,7 @@ def test_the_list_of_numbers_is_complete() -> None:
     listed = re.findall(r"^    ([EW]\d{3})  ", checks.__doc__ or "", re.MULTILINE)
     code = "".join(
         Path(module.__file__).read_text()
-        for module in (checks, db_checks, foreign_checks, mongodb_checks, redis_checks)
+        for module in (checks, db_checks, foreign_checks, memory_checks, mongodb_checks, redis_checks)
     )
     used = set(re.findall(r'"([EW]\d{3})"', code))
     documented = re.findall(r"^\| `([EW]\d{3})`", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
@@ -87,7 +94,7 @@ def test_problems_come_with_a_hint(settings: dict[str, Any]) -> None:
 # Which engine
 
 
-@pytest.mark.parametrize("name", ["redis", "mongodb", "db", "base"])
+@pytest.mark.parametrize("name", ["redis", "mongodb", "db", "memory", "base"])
 def test_engine_by_name(name: str) -> None:
     with override_settings(SESSION_ENGINE=f"django_multisession.backends.{name}"):
         assert session_engine.kind() == name
@@ -206,7 +213,7 @@ def test_cryptography_missing(keys: list[str], numbers: str, monkeypatch: pytest
 
 
 def test_pickle_serializer() -> None:
-    assert found(deploy=True, SESSION_SERIALIZER="mysite.PickleSerializer") == "W004"
+    assert found(deploy=True, SESSION_SERIALIZER="mysite.PickleSerializer", **engine("db")) == "W004"
 
 
 def test_pickle_serializer_is_for_deployment() -> None:

@@ -19,6 +19,7 @@ import django_multisession
 from django_multisession import backends, checks, user_sessions
 from django_multisession.backends import base, db, mongodb, redis
 from django_multisession.backends.db import storage as db_storage
+from django_multisession.backends.memory import storage as memory_storage
 from django_multisession.backends.mongodb import storage as mongodb_storage
 from django_multisession.backends.redis import storage as redis_storage
 from django_multisession.conf import NAMES
@@ -38,7 +39,12 @@ ENGINES = [name for name in ENGINES if name not in OF_ENGINES]
 LONGEST_FILE = 360
 
 VERBS = [name for name, value in vars(base.Storage).items() if inspect.iscoroutinefunction(value)]
-STORAGES = [db_storage.DbStorage, mongodb_storage.MongoStorage, redis_storage.RedisStorage]
+STORAGES = [
+    db_storage.DbStorage,
+    memory_storage.MemoryStorage,
+    mongodb_storage.MongoStorage,
+    redis_storage.RedisStorage,
+]
 WITHOUT_IO = {"clear", "decode", "encode", "get_session_cookie_age", "is_empty"}
 
 
@@ -294,7 +300,7 @@ def test_engine_has_its_test_module_page_and_extra(name: str) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert (ROOT / "tests" / "backends" / name / "test_engine.py").is_file()
     assert (ROOT / "docs" / f"{name}.md").is_file()
-    assert (name in extras) is (name != "db")
+    assert (name in extras) is (name not in ("db", "memory"))
     assert name in checks.EVERY_ENGINE
 
 

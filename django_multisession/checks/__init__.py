@@ -23,6 +23,7 @@ Always, without any I/O::
 Under `check --deploy`::
 
     W004  SESSION_SERIALIZER is a pickle
+    W020  memory: sessions are in the memory of each process
     W010  the session cookie travels without HTTPS or is open to scripts, and Django's own checks do not look
 
 Under `check --deploy` and `check --database` (which `migrate` runs first), of the server::
@@ -56,7 +57,7 @@ from ..payload import codecs
 Problems = Iterator[tuple[str, str]]  # what is wrong, what to do
 Check = Callable[..., list[checks.CheckMessage]]
 
-EVERY_SITE = "", "base", "cached_db", "db", "mongodb", "redis"
+EVERY_SITE = "", "base", "cached_db", "db", "memory", "mongodb", "redis"
 EVERY_ENGINE = EVERY_SITE[1:]
 DJANGOS_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"
 

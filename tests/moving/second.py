@@ -1,7 +1,7 @@
 """A second engine in memory, for moves from one of this package to another."""
 
-from tests.memory import MemoryStorage
-from tests.memory import SessionStore as First
+from django_multisession.backends.memory import MemoryStorage
+from django_multisession.backends.memory import SessionStore as First
 
 
 class SessionStore(First):
