@@ -121,6 +121,7 @@ class Conf:
         ("password", "deactivated", "deleted"),
         "Changes of a user that end sessions: these, or some of them.",
     )
+    CONFIRM_PASSWORD = Setting(False, "Ask for the password before a user signs out all other sessions on the page.")
     ENCRYPTION_KEYS = Setting[Sequence[str | bytes | None]](
         (), "Keys of 32 bytes for AES-256-GCM, newest first; None in first place: open sealed sessions, sign new ones."
     )

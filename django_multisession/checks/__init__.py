@@ -142,6 +142,7 @@ VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "ON_MAX": (lambda value: value in ON_MAX, f"one of {', '.join(ON_MAX)}"),
     "REVOKE_ON": (_is_revoke_on, f"a list of some of {', '.join(REVOKE_ON)}"),
+    "CONFIRM_PASSWORD": (lambda value: isinstance(value, bool), "True or False"),
     "COMPRESS_OVER": (lambda value: value is None or is_whole(value, 0), "a whole number of bytes, or None"),
 }
 

@@ -9,16 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from django.utils.crypto import salted_hmac
-
 from ..exceptions import EngineUnavailable, TooManySessions
 from ..records import Record
 from ..signals import session_ended, session_started
 from ..twins import SYNC, Face, run_sync, settle
 from . import quota, rotation
+from .listing import handle as handle
 
 BATCH = 250  # records per removal: short for every server, and for whoever waits for it
-HANDLE_LENGTH = 16  # of 64 hex digits
 
 # Why a session ended
 LOGOUT = "logout"  # it was flushed or deleted: by logout(), by a log-in as somebody else, by Django for its auth hash
@@ -37,11 +35,6 @@ class Change(NamedTuple):
     record: Record
     before: str | None
     now: str | None
-
-
-def handle(record_id: str) -> str:
-    """The public name of a session: neither its key nor its record's id can be had from it."""
-    return salted_hmac("django_multisession.lifecycle", record_id, algorithm="sha256").hexdigest()[:HANDLE_LENGTH]
 
 
 async def follow(face: Face, store: Any) -> None:
