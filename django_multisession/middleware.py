@@ -23,6 +23,7 @@ from django.core.signals import got_request_exception
 from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
+from .conf import conf
 from .exceptions import EngineUnavailable, TooManySessions
 from .responses import refused, unavailable
 
@@ -30,6 +31,11 @@ current: ContextVar[Any] = ContextVar("django_multisession.request", default=Non
 
 
 class SessionMiddleware(middleware.SessionMiddleware):
+    def process_request(self, request: Any) -> None:
+        super().process_request(request)
+        if conf.ON_CLIENT_CHANGE != "ignore":
+            request.session._watched = True
+
     def process_response(self, request: Any, response: Any) -> Any:
         if _failed(request):
             return unavailable(request)

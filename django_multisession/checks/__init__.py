@@ -128,6 +128,7 @@ def _is_revoke_on(value: object) -> bool:
 
 ON_CONFLICT = "merge", "overwrite", "raise"
 ON_MAX = "evict", "refuse"
+ON_CLIENT_CHANGE = "ignore", "signal", "end"
 REVOKE_ON = "password", "deactivated", "deleted"
 VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
     "KEY_PREFIX": (_is_key_prefix, "a text that is not empty and has no spaces"),
@@ -136,6 +137,8 @@ VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ON_CONFLICT": (lambda value: value in ON_CONFLICT, f"one of {', '.join(ON_CONFLICT)}"),
     "TRACK_CLIENT": (lambda value: isinstance(value, bool) or value == "anonymize", "True, False or 'anonymize'"),
     "CLIENT_IP": (_is_function, "a function of a request, its dotted path, or None"),
+    "ON_CLIENT_CHANGE": (lambda value: value in ON_CLIENT_CHANGE, f"one of {', '.join(ON_CLIENT_CHANGE)}"),
+    "CLIENT_NETWORK": (lambda value: isinstance(value, bool), "True or False"),
     "MAX_PER_USER": (
         lambda value: is_whole(value, 1) or _is_function(value),
         "a positive whole number, a function of a user id, its dotted path, or None",

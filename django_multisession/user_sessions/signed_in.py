@@ -11,7 +11,6 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.utils import timezone
 
 from .. import engine, limits
-from ..payload.codecs import data_of
 from ..records import Record, identify
 from ..twins import Face
 from . import devices, listing, wording
@@ -122,8 +121,7 @@ def unless_foreign(user_id: str, foreign: int, complete: bool | None) -> bool | 
 
 
 def _described(record: Record, own_id: str | None) -> UserSession:
-    client = data_of(record).get(devices.CLIENT_KEY)
-    known = client if isinstance(client, dict) else {}
+    known = devices.client_of(record)
     return UserSession(
         id=handle(record.id),
         created_at=_local(record.created_at),
