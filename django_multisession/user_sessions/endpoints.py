@@ -1,10 +1,9 @@
-"""What the pages for users have in common: methods, CSRF, who is signed in, and the same in JSON where it is asked for."""
+"""What the pages for users have in common: methods, CSRF, who is signed in; in JSON where that is asked for."""
 
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.middleware.csrf import CsrfViewMiddleware
 from django.urls import reverse
@@ -60,4 +59,6 @@ def _refusal(request: HttpRequest, methods: tuple[str, ...]) -> HttpResponse | N
         return None
     if wants_json(request):
         return error(401, "not_signed_in", _("Please sign in."))
+    from django.contrib.auth.views import redirect_to_login  # needs the apps' models
+
     return redirect_to_login(reverse(PAGE))

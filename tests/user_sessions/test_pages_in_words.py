@@ -1,4 +1,4 @@
-"""What "Your sessions" shows and asks: in which order, in which words, and for what before all others are signed out."""
+"""What "Your sessions" shows and asks: its order, its words, and the question before all others are signed out."""
 
 import re
 from datetime import timedelta
