@@ -114,6 +114,10 @@ class Conf:
     CLIENT_IP = Setting[str | Callable[[Any], str | None] | None](
         None, "Function (or its dotted path) that gives a request's IP address; None: its REMOTE_ADDR."
     )
+    ON_CLIENT_CHANGE = Setting(
+        "ignore", "When another browser uses a session than has signed in: ignore, signal or end."
+    )
+    CLIENT_NETWORK = Setting(False, "Whether another network (/24 of IPv4, /48 of IPv6) is such a change too.")
     MAX_PER_USER = Setting[int | str | Callable[[str], int | None] | None](
         None, "Sessions that a user may have, or a function (or its dotted path) of the user id; None: any number."
     )
@@ -122,6 +126,7 @@ class Conf:
         ("password", "deactivated", "deleted"),
         "Changes of a user that end sessions: these, or some of them.",
     )
+    CONFIRM_PASSWORD = Setting(False, "Ask for the password before a user signs out all other sessions on the page.")
     ENCRYPTION_KEYS = Setting[Sequence[str | bytes | None]](
         (), "Keys of 32 bytes for AES-256-GCM, newest first; None in first place: open sealed sessions, sign new ones."
     )

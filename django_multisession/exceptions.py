@@ -93,11 +93,16 @@ class SessionConflict(MultisessionError):
 
 
 class TooManySessions(MultisessionError, PermissionDenied):
-    """The log-in was refused, and its session is gone: the user has `limit` others (`MULTISESSION_MAX_PER_USER`)."""
+    """The log-in was refused, and its session is gone: the user has `limit` others (`MULTISESSION_MAX_PER_USER`).
 
-    def __init__(self, limit: int) -> None:
+    `oldest` is the `UserSession.id` of the one that has been there for longest, of the user `user_id`.
+    """
+
+    def __init__(self, limit: int, user_id: str | None = None, oldest: str | None = None) -> None:
         super().__init__(limit)
         self.limit = limit
+        self.user_id = user_id
+        self.oldest = oldest
 
     def __str__(self) -> str:
         return f"Signed in {self.limit} times already: no more are allowed. Sign out elsewhere first."

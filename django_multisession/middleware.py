@@ -1,9 +1,10 @@
-"""`SessionMiddleware`, in place of Django's: the same cookies, and three things more.
+"""`SessionMiddleware`, in place of Django's: the same cookies, and four things more.
 
 - On an asynchronous server nothing of it runs in a thread: the session is saved by `asave()`.
 - After an error of the site (5xx) the browser still learns a key that was changed in the request, as a log-in does:
   the old one is dead.
 - A store that cannot be reached (`EngineUnavailable`) is answered with a 503, and the cookie stays as it is.
+- A log-in that is refused (`TooManySessions`) is answered with a page that says why.
 
 Which cookie is sent, and when, is decided by Django's `process_response()`, which runs here as it is. What other
 middleware has put into `request.session`, a dict or a session of another engine, is treated as Django does.
@@ -20,20 +21,21 @@ from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.core.signals import got_request_exception
 from django.http import HttpRequest, HttpResponse
-from django.template import TemplateDoesNotExist, loader
-from django.utils.cache import add_never_cache_headers, patch_vary_headers
-from django.utils.log import log_response
 from django.utils.module_loading import import_string
 
-from .exceptions import EngineUnavailable
+from .conf import conf
+from .exceptions import EngineUnavailable, TooManySessions
+from .responses import refused, unavailable
 
 current: ContextVar[Any] = ContextVar("django_multisession.request", default=None)  # the request that is worked on
 
-RETRY_AFTER = 10  # seconds
-TEMPLATE = "503.html"
-
 
 class SessionMiddleware(middleware.SessionMiddleware):
+    def process_request(self, request: Any) -> None:
+        super().process_request(request)
+        if conf.ON_CLIENT_CHANGE != "ignore":
+            request.session._watched = True
+
     def process_response(self, request: Any, response: Any) -> Any:
         if _failed(request):
             return unavailable(request)
@@ -44,8 +46,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
                 _name(response, request.session)
         except UpdateError as error:
             raise SessionInterrupted(str(error)) from error
-        except EngineUnavailable as error:
-            return unavailable(request, error)
+        except (EngineUnavailable, TooManySessions) as error:
+            return self.process_exception(request, error)
         return response
 
     async def aprocess_response(self, request: Any, response: Any) -> Any:
@@ -59,8 +61,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
                 _name(response, request.session)
         except UpdateError as error:
             raise SessionInterrupted(str(error)) from error
-        except EngineUnavailable as error:
-            return unavailable(request, error)
+        except (EngineUnavailable, TooManySessions) as error:
+            return self.process_exception(request, error)
         return response
 
     def __call__(self, request: HttpRequest) -> Any:
@@ -76,7 +78,9 @@ class SessionMiddleware(middleware.SessionMiddleware):
         return await self.aprocess_response(request, await self.get_response(request))  # type: ignore[misc]
 
     def process_exception(self, request: Any, exception: Exception) -> HttpResponse | None:
-        """A view could not have its session."""
+        """A view could not have its session, or has saved one that was refused."""
+        if isinstance(exception, TooManySessions):
+            return refused(request, exception)
         return unavailable(request, exception) if isinstance(exception, EngineUnavailable) else None
 
     def _wants_save(self, request: Any, response: Any, known: bool) -> bool:
@@ -135,20 +139,6 @@ async def _load_to_save(request: Any) -> None:
         accessed = session.accessed
         await session._aget_session()  # type: ignore[attr-defined]
         session.accessed = accessed
-
-
-def unavailable(request: Any, error: Exception | None = None) -> HttpResponse:
-    """503, from the template 503.html if the site has one."""
-    try:
-        body = loader.get_template(TEMPLATE).render()  # with no request: its context may ask for the session
-    except TemplateDoesNotExist:
-        body = "<h1>Service Unavailable</h1>"
-    response = HttpResponse(body, status=503, headers={"Retry-After": str(RETRY_AFTER)})
-    patch_vary_headers(response, ("Cookie",))
-    add_never_cache_headers(response)
-    if error is not None:
-        log_response("Sessions unavailable: %s", request.path, response=response, request=request, exception=error)
-    return response
 
 
 def _failed(request: Any) -> bool:

@@ -16,6 +16,7 @@ from urllib.request import urlopen
 
 import pytest
 from django.contrib.messages.storage.base import Message
+from django.core.paginator import Paginator
 from django.template.loader import render_to_string
 from django.test import RequestFactory, override_settings
 from django.utils import timezone, translation
@@ -97,9 +98,15 @@ def open_browser(chromium: Any, site: str) -> Iterator[Callable[..., Any]]:
 def end_all_sessions(page: Any) -> None:
     """Nobody else is signed in when a test begins."""
     sign_in(page).goto("/sessions/")
-    if page.get_by_role("button", name="End all other sessions").count():
-        page.get_by_role("button", name="End all other sessions").click()
+    if page.get_by_role("button", name="Sign out all other sessions").count():
+        sign_out_others(page)
     page.get_by_role("listitem").get_by_role("button", name="Sign out").click()
+
+
+def sign_out_others(page: Any) -> None:
+    page.get_by_role("button", name="Sign out all other sessions").click()
+    page.get_by_role("heading", name="Sign out all other sessions?").wait_for()
+    page.get_by_role("button", name="Sign out all other sessions").click()
 
 
 def sign_in(page: Any, name: str = NAME, password: str = PASSWORD) -> Any:
@@ -129,8 +136,8 @@ def test_one_browser_ends_the_session_of_the_other(open_browser, javascript):
     assert theirs.get_attribute("aria-current") is None
     assert "127.0.0.1" in theirs.inner_text()
     assert "this one" in one.locator("li[aria-current=true]").inner_text()
-    theirs.get_by_role("button", name="End").click()
-    assert one.get_by_role("status").inner_text() == "The session was ended."
+    theirs.get_by_role("button", name="Sign out").click()
+    assert one.get_by_role("status").inner_text() == "That session was signed out."
     expect(sessions).to_have_count(1)
     assert not signed_in(other)
     assert signed_in(one)
@@ -139,8 +146,8 @@ def test_one_browser_ends_the_session_of_the_other(open_browser, javascript):
 def test_all_others_are_ended_at_once(open_browser):
     one, *others = (sign_in(open_browser()) for _ in range(4))
     one.goto("/sessions/")
-    one.get_by_role("button", name="End all other sessions").click()
-    assert one.get_by_role("status").inner_text() == "3 sessions were ended."
+    sign_out_others(one)
+    assert one.get_by_role("status").inner_text() == "3 sessions were signed out."
     assert [signed_in(other) for other in others] == [False] * 3
     assert signed_in(one)
 
@@ -220,10 +227,11 @@ def test_it_can_be_used_by_the_keyboard_and_heard(open_browser):
     one = sign_in(open_browser())
     sign_in(open_browser(user_agent=FIREFOX))
     one.goto("/sessions/")
-    button = one.get_by_role("button", name=re.compile(r"^End Firefox on Linux Last seen \S"))
+    button = one.get_by_role("button", name=re.compile(r"^Sign out Firefox on Linux Last seen \S"))
     button.focus()
     one.keyboard.press("Enter")
-    expect(one.get_by_role("status")).to_be_focused()
+    expect(one.get_by_role("status")).to_have_text("That session was signed out.")
+    expect(one.get_by_role("status")).not_to_be_focused()
     expect(button).to_have_count(0)
 
 
@@ -233,7 +241,7 @@ def test_axe_finds_nothing_on_the_example_site(open_browser, scheme):
     sign_in(open_browser(user_agent=FIREFOX))
     one.goto("/sessions/")
     assert violations(one) == []
-    one.get_by_role("button", name="End Firefox").click()
+    one.get_by_role("button", name="Sign out Firefox").click()
     assert violations(one) == []
 
 
@@ -260,8 +268,9 @@ def plain_page(language: str) -> str:
     sessions[0] = replace(sessions[0], is_current=True)
     messages = [Message(20, "Done.", "success"), Message(30, "Not done.", "warning")]
     with translation.override(language):
-        context = {"sessions": sessions, "more": 9, "others": 11, "messages": messages}
-        context |= {"incomplete": True, "repairing": True}
+        page = Paginator([*sessions, *sessions, *sessions], 3).get_page(2)
+        context = {"sessions": sessions, "page": page, "others": 11, "messages": messages}
+        context |= {"incomplete": True, "repairing": True, "password_url": "/password/"}
         return render_to_string("django_multisession/user_sessions.html", context, RequestFactory().get("/"))
 
 

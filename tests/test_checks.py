@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.sessions.middleware import SessionMiddleware as DjangosMiddleware
 from django.core.checks import run_checks
 from django.core.management import call_command
 from django.test import override_settings
@@ -19,6 +20,7 @@ from django_multisession.backends.memory import checks as memory_checks
 from django_multisession.backends.mongodb import checks as mongodb_checks
 from django_multisession.backends.redis import checks as redis_checks
 from django_multisession.checks import foreign as foreign_checks
+from django_multisession.checks import installation
 from django_multisession.conf import NAMES
 from django_multisession.middleware import SessionMiddleware
 from example_project.servers import RedisServer
@@ -79,7 +81,7 @@ def test_the_list_of_numbers_is_complete() -> None:
     listed = re.findall(r"^    ([EW]\d{3})  ", checks.__doc__ or "", re.MULTILINE)
     code = "".join(
         Path(module.__file__).read_text()
-        for module in (checks, db_checks, foreign_checks, memory_checks, mongodb_checks, redis_checks)
+        for module in (checks, db_checks, foreign_checks, installation, memory_checks, mongodb_checks, redis_checks)
     )
     used = set(re.findall(r'"([EW]\d{3})"', code))
     documented = re.findall(r"^\| `([EW]\d{3})`", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
@@ -107,7 +109,7 @@ def test_engine_that_builds_on_ours() -> None:
 
 @pytest.mark.parametrize("name", ["django.contrib.sessions.backends.db", "no.such.engine"])
 def test_engine_of_others(name: str) -> None:
-    assert found(SESSION_ENGINE=name, MULTISESSION_TIMEOUT=0) == ""
+    assert "E004" not in found(SESSION_ENGINE=name, MULTISESSION_TIMEOUT=0)
 
 
 # Settings and installation
@@ -118,7 +120,7 @@ def test_unknown_setting() -> None:
 
 
 def test_unknown_setting_with_another_engine() -> None:
-    assert found(SESSION_ENGINE="django.contrib.sessions.backends.db", MULTISESSION_X=1) == "E001"
+    assert "E001" in found(SESSION_ENGINE="django.contrib.sessions.backends.db", MULTISESSION_X=1)
 
 
 def test_unknown_setting_did_you_mean() -> None:
@@ -149,6 +151,9 @@ def test_engine_misspelled() -> None:
         *[("COMPRESS_OVER", value) for value in (-1, 1.5, "1", True)],
         *[("TRACK_CLIENT", value) for value in ("", "yes", 1, 0, None)],
         *[("CLIENT_IP", value) for value in ("", "no.such.function", "django.conf.settings.DEBUG", 5)],
+        *[("ON_CLIENT_CHANGE", value) for value in ("", "log", None, True)],
+        *[("CLIENT_NETWORK", value) for value in ("", 1, None)],
+        *[("CONFIRM_PASSWORD", value) for value in ("", 1, None)],
         *[("MAX_PER_USER", value) for value in (0, -1, 1.5, "3", True, "no.such.function")],
         *[("ON_MAX", value) for value in ("", "deny", None)],
         *[("REVOKE_ON", value) for value in ("password", ["pasword"], None, [1])],
@@ -220,7 +225,91 @@ def test_pickle_serializer_is_for_deployment() -> None:
     assert found(SESSION_SERIALIZER="mysite.PickleSerializer") == ""
 
 
+# What surrounds the sessions
+
+OURS = "django_multisession.middleware.SessionMiddleware"
+DJANGOS = "django.contrib.sessions.middleware.SessionMiddleware"
+AUTH = "django.contrib.auth.middleware.AuthenticationMiddleware"
+CSRF = "django.middleware.csrf.CsrfViewMiddleware"
+
+
+class SubclassOfDjangos(DjangosMiddleware):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("middleware", "numbers"),
+    [
+        ([OURS, AUTH], ""),
+        ([DJANGOS, CSRF, AUTH], ""),
+        ([AUTH], ""),
+        ([DJANGOS, OURS, AUTH], "E040"),
+        ([f"{__name__}.SubclassOfDjangos", DJANGOS], "E040"),
+        ([AUTH, OURS], "E041"),
+        ([CSRF, OURS, AUTH], ""),
+        (["no.such.middleware", OURS, AUTH], ""),
+    ],
+)
+def test_session_middlewares(middleware: list[str], numbers: str) -> None:
+    assert found(MIDDLEWARE=middleware) == numbers
+
+
+def test_csrf_tokens_in_sessions_need_them_first() -> None:
+    assert found(MIDDLEWARE=[CSRF, OURS, AUTH], CSRF_USE_SESSIONS=True) == "E041"
+
+
+def test_settings_beside_an_engine_of_djangos() -> None:
+    with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.db", MULTISESSION_MAX_PER_USER=3):
+        [message] = [each for each in run_checks() if each.id == "django_multisession.W040"]
+    assert "MULTISESSION_MAX_PER_USER" in message.msg
+    assert "MULTISESSION_TIMEOUT" not in message.msg
+
+
+def test_clients_without_ua_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(MULTISESSION_TRACK_CLIENT=True) == ""
+    monkeypatch.setattr(installation, "find_spec", lambda name: None)
+    assert found(MULTISESSION_TRACK_CLIENT=True) == "W041"
+    assert found() == ""
+
+
+def test_the_page_without_clients() -> None:
+    urls = {"ROOT_URLCONF": "tests.user_sessions.test_views"}
+    assert found(**urls) == "W042"
+    assert found(**urls, MULTISESSION_TRACK_CLIENT=True) == ""
+    assert found(**urls, MULTISESSION_TRACK_CLIENT=False) == ""
+
+
+@pytest.mark.parametrize(
+    ("tracked", "middleware", "numbers"),
+    [(True, OURS, ""), (False, OURS, "W043"), (True, DJANGOS, "W043"), (False, DJANGOS, "W043 W043")],
+)
+def test_clients_are_compared(tracked: bool, middleware: str, numbers: str) -> None:
+    settings = {"MULTISESSION_TRACK_CLIENT": tracked, "MIDDLEWARE": [middleware, AUTH]}
+    assert found(MULTISESSION_ON_CLIENT_CHANGE="end", **settings) == numbers
+
+
+@pytest.mark.parametrize("name", ["CLIENT_IP", "MAX_PER_USER"])
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("tests.no_such_module.function", "cannot be imported: No module named 'tests.no_such_module'"),
+        ("tests.memory.no_such_function", 'does not define a "no_such_function"'),
+        ("tests.memory.__name__", "which is no function"),
+    ],
+)
+def test_a_path_that_cannot_be_imported_shows_its_error(name: str, path: str, said: str) -> None:
+    with override_settings(**{f"MULTISESSION_{name}": path}):
+        [message] = [each for each in run_checks() if each.id == "django_multisession.E004"]
+    assert said in message.msg
+
+
+def test_one_message_for_sessions_in_a_local_cache() -> None:
+    assert found(SESSION_ENGINE="django_multisession.backends.redis", CACHES={"default": LOCAL}, **IN_DEFAULT) == "E008"
+
+
 # Redis
+
+IN_DEFAULT = {"SESSION_CACHE_ALIAS": "default"}
 
 
 def test_cache_alias_missing() -> None:

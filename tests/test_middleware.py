@@ -1,6 +1,7 @@
 """`SessionMiddleware`: Django's cookies, no thread, the key after a 5xx, and a 503 when the store is away."""
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from http.cookies import SimpleCookie
@@ -11,8 +12,9 @@ from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpResponse
 from django.test import RequestFactory, override_settings
+from django.utils import translation
 
-from django_multisession import middleware
+from django_multisession import middleware, responses
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.records import identify
 from django_multisession.testing.stored import saved, stored
@@ -177,6 +179,12 @@ def away(Store, monkeypatch) -> Any:
 
 
 class TestUnavailable:
+    @pytest.fixture(autouse=True)
+    def _nothing_told(self) -> Iterator[None]:
+        responses._told.clear()
+        yield
+        responses._told.clear()
+
     @pytest.mark.parametrize(
         ("verbs", "page"), [(["read"], 1), (["read"], 0), (["replace"], 0)], ids=["reading", "writing", "saving"]
     )
@@ -218,6 +226,52 @@ class TestUnavailable:
         away("read")
         with override_settings(TEMPLATES=templates):
             assert browser.get(pages(face)[1]).content == b"Back soon"
+
+    def test_our_page_is_complete_in_itself(self, browser, face, away):
+        browser.get(pages(face)[0])
+        away("read")
+        page = browser.get(pages(face)[1]).content.decode()
+        assert "You have not been signed out" in page
+        assert not re.search(r"\b(src|href)=", page)
+
+    def test_in_german(self):
+        with translation.override("de"):
+            page = responses.unavailable(RequestFactory().get("/")).content.decode()
+        assert '<html lang="de">' in page
+        assert "Sie wurden nicht abgemeldet" in page
+
+    def test_json(self, browser, face, away):
+        browser.get(pages(face)[0])
+        away("read")
+        answer = browser.get(pages(face)[1], accept="application/json")
+        assert_unavailable(answer)
+        assert answer.json()["error"] == "unavailable"
+        assert set(answer.json()) == {"error", "detail"}
+
+    def test_one_line_per_outage_and_minute(self, browser, face, away, caplog, monkeypatch):
+        browser.get(pages(face)[0])
+        away("read")
+        now = [1000.0]
+        monkeypatch.setattr(responses.time, "monotonic", lambda: now[0])
+        for second in range(0, 130, 10):
+            now[0] = 1000.0 + second
+            assert_unavailable(browser.get(pages(face)[1]))
+        assert [record.getMessage() for record in caplog.records if record.name == "django.request"] == [
+            f"Sessions unavailable: gone fishing ({pages(face)[1]})"
+        ] * 3
+        assert all(record.exc_info is None for record in caplog.records)
+        monkeypatch.undo()
+
+    def test_another_outage_is_told_at_once(self, caplog):
+        request = RequestFactory().get("/")
+        for why in ("Redis is away", "Redis is away", "no route to host", "Redis is away"):
+            responses.unavailable(request, EngineUnavailable(why))
+        assert len(caplog.records) == 2
+
+    def test_what_was_told_takes_no_room(self):
+        for number in range(1000):
+            responses.unavailable(RequestFactory().get("/"), EngineUnavailable(str(number)))
+        assert len(responses._told) <= responses.MOST_TOLD
 
 
 def asks_for_the_session(get_response: Any) -> Any:

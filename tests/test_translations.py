@@ -71,6 +71,6 @@ def test_django_finds_them() -> None:
     with translation.override("de"):
         assert translation.gettext("Your sessions") == "Ihre Sitzungen"
     with translation.override("zh-hans"):
-        assert translation.ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", 2).startswith(
-            "已"
+        assert translation.ngettext("%(count)d session was found.", "%(count)d sessions were found.", 2).startswith(
+            "找"
         )

@@ -19,7 +19,7 @@ from ..payload import codecs, merging
 from ..records import Record, new_session_key, utcnow
 from ..signals import session_ended
 from ..twins import ASYNC, SYNC, run_sync
-from ..user_sessions import devices, lifecycle, rotation
+from ..user_sessions import clients, devices, lifecycle, rotation
 from .state import SessionState, user_id_in
 from .state import logger as logger
 from .storage import Storage
@@ -277,10 +277,10 @@ class SessionStore(SessionState):
             await lifecycle.follow(ASYNC, self)
 
     def load(self) -> dict[str, Any]:
-        return run_sync(self._load(self.storage))
+        return run_sync(clients.load(SYNC, self) if self._watched else self._load(self.storage))
 
     async def aload(self) -> dict[str, Any]:
-        return await self._load(self.astorage)
+        return await (clients.load(ASYNC, self) if self._watched else self._load(self.astorage))
 
     def exists(self, session_key: str | None) -> bool:
         return run_sync(self._exists(self.storage, session_key))

@@ -47,6 +47,7 @@ class SessionState(SessionBase):
     _identified: tuple[str | None, str] = (None, "")  # the session key that was hashed last, and its id
     _committed = True  # False: written in a transaction that may yet be rolled back
     _changes: tuple[lifecycle.Change, ...] = ()  # of the session's user, not seen to yet
+    _watched = False  # set by the middleware, for MULTISESSION_ON_CLIENT_CHANGE: who loads it is compared
     _authenticates = True  # False: within not_an_authentication()
     _login: devices.Login | None = None  # by login(), not saved yet
     _flushed: Record | None = None  # what a flush has removed

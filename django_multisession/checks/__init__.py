@@ -3,6 +3,10 @@
 Always, without any I/O::
 
     E001  a MULTISESSION_* setting of an unknown name
+    W040  MULTISESSION_* settings, but SESSION_ENGINE is one of Django's
+    W041  clients are tracked, but ua-parser is missing: the pages show whole headers
+    W042  the page of a user's sessions is used, but clients are not tracked, nor was that decided
+    W043  MULTISESSION_ON_CLIENT_CHANGE without what it compares, or without the package's middleware
     E003  SESSION_ENGINE names a module of this package that cannot be imported (misspelled, or its driver is missing)
     E004  a setting of a wrong type or range
     W007  MULTISESSION_IDLE_AGE without SESSION_SAVE_EVERY_REQUEST: requests that only read do not count
@@ -13,6 +17,8 @@ Always, without any I/O::
     E008  redis: SESSION_CACHE_ALIAS is no django-redis cache, or one of shards
     E009  redis: MULTISESSION_REDIS is neither a Redis URL nor the path of a callable
     E010  redis: the client decodes responses
+    E040  both Django's session middleware and the package's
+    E041  the session middleware comes after middleware that needs it
     W002  redis: sessions live in the cache "default", which cache.clear() flushes
     W003  redis: another cache flushes the database of the sessions
     E011  mongodb: MULTISESSION_MONGODB is not set
@@ -129,7 +135,9 @@ def _is_revoke_on(value: object) -> bool:
 
 ON_CONFLICT = "merge", "overwrite", "raise"
 ON_MAX = "evict", "refuse"
+ON_CLIENT_CHANGE = "ignore", "signal", "end"
 REVOKE_ON = "password", "deactivated", "deleted"
+OF_FUNCTIONS = "MULTISESSION_CLIENT_IP", "MULTISESSION_MAX_PER_USER"
 VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
     "KEY_PREFIX": (_is_key_prefix, "a text that is not empty and has no spaces"),
     "MONGODB_COLLECTION": (_is_collection, "the name of a MongoDB collection"),
@@ -137,12 +145,15 @@ VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ON_CONFLICT": (lambda value: value in ON_CONFLICT, f"one of {', '.join(ON_CONFLICT)}"),
     "TRACK_CLIENT": (lambda value: isinstance(value, bool) or value == "anonymize", "True, False or 'anonymize'"),
     "CLIENT_IP": (_is_function, "a function of a request, its dotted path, or None"),
+    "ON_CLIENT_CHANGE": (lambda value: value in ON_CLIENT_CHANGE, f"one of {', '.join(ON_CLIENT_CHANGE)}"),
+    "CLIENT_NETWORK": (lambda value: isinstance(value, bool), "True or False"),
     "MAX_PER_USER": (
         lambda value: is_whole(value, 1) or _is_function(value),
         "a positive whole number, a function of a user id, its dotted path, or None",
     ),
     "ON_MAX": (lambda value: value in ON_MAX, f"one of {', '.join(ON_MAX)}"),
     "REVOKE_ON": (_is_revoke_on, f"a list of some of {', '.join(REVOKE_ON)}"),
+    "CONFIRM_PASSWORD": (lambda value: isinstance(value, bool), "True or False"),
     "COMPRESS_OVER": (lambda value: value is None or is_whole(value, 0), "a whole number of bytes, or None"),
 }
 
@@ -158,7 +169,8 @@ def invalid_setting() -> Problems:
 
 
 def _invalid(setting: Any, value: object, kind: str) -> tuple[str, str]:
-    return f"{setting.name} is {value!r}.", f"Set it to {kind}, or leave it out for {setting.default!r}."
+    why = import_problem(value) if setting.name in OF_FUNCTIONS else ""
+    return f"{setting.name} is {value!r}{why}.", f"Set it to {kind}, or leave it out for {setting.default!r}."
 
 
 @check("W007", *EVERY_ENGINE)
@@ -212,10 +224,21 @@ def unprotected_cookie() -> Problems:
             yield f"{name} is not True.", f"Set {name} = True: who gets hold of the cookie has the session."
 
 
+def import_problem(path: object) -> str:
+    """Why a dotted path is of no use, to be put behind it; empty where it is no path."""
+    if not isinstance(path, str) or "." not in path:
+        return ""
+    try:
+        found = import_string(path)
+    except Exception as error:  # whatever that module does
+        return f", which cannot be imported: {error}"
+    return "" if callable(found) else ", which is no function"
+
+
 def is_callable(path: object) -> bool:
     with suppress(ImportError):
         return isinstance(path, str) and callable(import_string(path))
     return False
 
 
-from . import foreign  # noqa: E402, F401  registers it
+from . import foreign, installation  # noqa: E402, F401  registers them

@@ -16,6 +16,7 @@ the session is saved. It changes neither `_login_at` nor the record's `created_a
 of the one user before it makes that of the other, and nobody's limit counts the session.
 """
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ def note_login(request: Any, **_kwargs: object) -> None:
     for key in (LOGIN_OF_KEY, CLIENT_KEY):
         session.pop(key, None)
     if conf.TRACK_CLIENT:
-        session[CLIENT_KEY] = {"ip": ip_of(request), "user_agent": _printable(request.META.get("HTTP_USER_AGENT", ""))}
+        session[CLIENT_KEY] = {"ip": ip_of(request), "user_agent": agent_of(request)}
     if not login.is_one:
         _take_back(session, login)
 
@@ -155,10 +156,31 @@ def ip_of(request: Any) -> str | None:
         return None
     if isinstance(address, IPv6Address):
         address = address.ipv4_mapped or IPv6Address(int(address))  # without the zone, which is the server's own name
-    if conf.TRACK_CLIENT != ANONYMIZE:
-        return str(address)
+    return network_of(str(address)) if conf.TRACK_CLIENT == ANONYMIZE else str(address)
+
+
+def network_of(ip: str | None) -> str | None:
+    """ "192.0.2.0" of "192.0.2.77"."""
+    if ip is None:
+        return None
+    address = ip_address(ip)
     return str(ip_network((address, NETWORKS[address.version]), strict=False).network_address)
+
+
+def agent_of(request: Any) -> str:
+    return _printable(request.META.get("HTTP_USER_AGENT", ""))
 
 
 def _printable(header: str) -> str:
     return "".join(character for character in header[:LONGEST_USER_AGENT] if character.isprintable())
+
+
+def client_of(record: Record) -> dict[str, Any]:
+    """What was recorded at the log-in; empty where nothing was."""
+    client = codecs.data_of(record).get(CLIENT_KEY)
+    return client if isinstance(client, dict) else {}
+
+
+def kind_of(user_agent: str) -> str:
+    """By which two browsers are told apart: the header without version numbers, so an update is no other browser."""
+    return re.sub(r"\d[\d._]*", "", user_agent)

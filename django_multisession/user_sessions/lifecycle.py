@@ -9,16 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from django.utils.crypto import salted_hmac
-
 from ..exceptions import EngineUnavailable, TooManySessions
 from ..records import Record
-from ..signals import session_ended, session_started
+from ..signals import session_client_changed, session_ended, session_started
 from ..twins import SYNC, Face, run_sync, settle
-from . import quota, rotation
+from . import devices, listing, quota, rotation
+from .listing import handle as handle
 
 BATCH = 250  # records per removal: short for every server, and for whoever waits for it
-HANDLE_LENGTH = 16  # of 64 hex digits
 
 # Why a session ended
 LOGOUT = "logout"  # it was flushed or deleted: by logout(), by a log-in as somebody else, by Django for its auth hash
@@ -27,6 +25,7 @@ LIMIT = "limit"  # MULTISESSION_MAX_PER_USER, by a newer log-in
 PASSWORD = "password"  # noqa: S105  is none
 DEACTIVATED = "deactivated"
 DELETED = "deleted"
+CLIENT = "client"  # MULTISESSION_ON_CLIENT_CHANGE = "end"
 
 logger = logging.getLogger("django_multisession")
 
@@ -37,11 +36,6 @@ class Change(NamedTuple):
     record: Record
     before: str | None
     now: str | None
-
-
-def handle(record_id: str) -> str:
-    """The public name of a session: neither its key nor its record's id can be had from it."""
-    return salted_hmac("django_multisession.lifecycle", record_id, algorithm="sha256").hexdigest()[:HANDLE_LENGTH]
 
 
 async def follow(face: Face, store: Any) -> None:
@@ -72,8 +66,28 @@ async def _begin(face: Face, storage: Any, store: Any, record: Record, user_id: 
             await storage.remove([record.id])
         raise
     if session_started.has_listeners(Record):
-        await settle(face.send(session_started, sender=Record, user_id=user_id, id=handle(record.id)))
+        about = await _about(storage, record, user_id)
+        await settle(face.send(session_started, sender=Record, user_id=user_id, id=handle(record.id), **about))
     await end(face, storage, surplus, LIMIT)
+
+
+async def _about(storage: Any, record: Record, user_id: str) -> dict[str, Any]:
+    """From where somebody has signed in, and whether no other live session of the user is from such a browser."""
+    from . import browsers  # it takes a while to be imported
+
+    ip, agent = (devices.client_of(record).get(each) for each in ("ip", "user_agent"))
+    if not agent:
+        return {"device": None, "ip": ip, "is_new_device": None}
+    others = [each for each in await listing.live(storage, await listing.of_user(storage, user_id)) if each != record]
+    known = {devices.kind_of(devices.client_of(each).get("user_agent") or "") for each in others}
+    return {"device": browsers.name_of(agent), "ip": ip, "is_new_device": devices.kind_of(agent) not in known}
+
+
+async def tell_of_change(face: Face, storage: Any, record: Record, about: dict[str, Any]) -> None:
+    """Send `session_client_changed`; within a SQL transaction after its commit."""
+    named = {"sender": Record, "user_id": record.user_id, "id": handle(record.id), **about}
+    if not await _deferred(storage, partial(SYNC.send, session_client_changed, **named)):
+        await settle(face.send(session_client_changed, **named))
 
 
 async def end(face: Face, storage: Any, records: Sequence[Record], reason: str) -> int:

@@ -15,10 +15,19 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from django.utils.crypto import salted_hmac
+
 from .. import limits
 from ..payload import codecs
 from ..records import Record, utcnow
 from . import rotation
+
+HANDLE_LENGTH = 16  # of 64 hex digits
+
+
+def handle(record_id: str) -> str:
+    """The public name of a session: neither its key nor its record's id can be had from it."""
+    return salted_hmac("django_multisession.lifecycle", record_id, algorithm="sha256").hexdigest()[:HANDLE_LENGTH]
 
 
 class Held(list[Record]):

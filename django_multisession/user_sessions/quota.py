@@ -59,6 +59,7 @@ def _takes_data(ask: Callable[..., Any]) -> bool:
 
 
 async def _admit(face: Face, storage: Any, record: Record, user_id: str, limit: int) -> None:
+    ids: list[str] = []
     for _ in range(LOOKS):
         ids = [each.id for each in await _live(storage, user_id)]
         if len([id for id in ids if id != record.id]) < limit:
@@ -67,7 +68,8 @@ async def _admit(face: Face, storage: Any, record: Record, user_id: str, limit: 
             break
         await settle(face.sleep(PAUSE))
     await storage.remove([record.id])
-    raise TooManySessions(limit)
+    oldest = next((id for id in ids if id != record.id), None)
+    raise TooManySessions(limit, user_id, listing.handle(oldest) if oldest else None)
 
 
 async def _live(storage: Any, user_id: str) -> list[Record]:

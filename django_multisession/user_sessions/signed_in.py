@@ -11,10 +11,9 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.utils import timezone
 
 from .. import engine, limits
-from ..payload.codecs import data_of
 from ..records import Record, identify
 from ..twins import Face
-from . import devices, listing
+from . import devices, listing, wording
 from .lifecycle import handle
 from .people import NOBODY, user_id_of
 
@@ -44,6 +43,16 @@ class UserSession:
         from . import browsers  # it takes a while to be imported
 
         return browsers.name_of(self.user_agent)
+
+    @property
+    def name(self) -> str:
+        """What to call it in a list: the device, or what is known of it."""
+        return wording.name_of(self.device, self.user_agent)
+
+    @property
+    def last_seen_ago(self) -> str:
+        """ "3 minutes ago", in the current language."""
+        return wording.ago(self.last_seen)
 
 
 class UserSessions(list[UserSession]):
@@ -112,8 +121,7 @@ def unless_foreign(user_id: str, foreign: int, complete: bool | None) -> bool | 
 
 
 def _described(record: Record, own_id: str | None) -> UserSession:
-    client = data_of(record).get(devices.CLIENT_KEY)
-    known = client if isinstance(client, dict) else {}
+    known = devices.client_of(record)
     return UserSession(
         id=handle(record.id),
         created_at=_local(record.created_at),

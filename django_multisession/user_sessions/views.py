@@ -1,7 +1,14 @@
-""" "Your sessions": where a user is signed in, to end one of these sessions, or all others.
+""" "Your sessions": where a user is signed in, to sign out one of these sessions, or all others; as pages and as JSON.
 
 A user sees and ends nothing but the own sessions: every call of `user_sessions` is given `request.user`. The templates
-`django_multisession/base.html` and `django_multisession/user_sessions.html` can be overridden.
+can be overridden: `base.html`, `user_sessions.html`, `end_others.html`, `refused.html` in `django_multisession/`.
+
+With `Accept: application/json` (and with `DELETE`, whatever is accepted)::
+
+    GET  user_sessions  {"sessions": [{id, created_at, last_seen, expires_at, ip, user_agent, device, is_current}],
+                         "complete": as of `sessions_of()`, "more": how many there are behind this page}
+    DELETE  end         204, 404
+    DELETE  end_others  204; where the list may be incomplete 200 and {"ended", "complete"}: not all may be gone
 
 Where the index of the user's sessions has been lost, the page says so, and `repair` looks for those that are missing, a
 part of the store with each POST. Until it is through, the session remembers under `_repair_from` where to go on ("": at
@@ -9,27 +16,25 @@ the beginning): any activity lists the own session again, and then the loss coul
 the time is there: a server that has evicted keys, whosever they were, would leave it in doubt for ever.
 """
 
+import json
 import time
-from collections.abc import Callable, MutableMapping
-from functools import wraps
+from collections.abc import MutableMapping
 from typing import Any
 
 from django.apps import apps
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import logout
-from django.contrib.auth.decorators import login_required
-from django.contrib.auth.views import redirect_to_login
+from django.contrib.auth import authenticate, logout
 from django.contrib.sessions.backends.base import SessionBase
-from django.http import HttpRequest, HttpResponse
+from django.core.paginator import Page, Paginator
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
-from django.views.decorators.cache import never_cache
-from django.views.decorators.csrf import csrf_protect
-from django.views.decorators.http import require_POST, require_safe
 
+from ..conf import conf
+from ..responses import error, wants_json
 from . import (
     REPAIR_PAGES,
     Revoked,
@@ -41,34 +46,47 @@ from . import (
     revoke_all,
     sessions_of,
 )
+from .endpoints import PAGE, SAFE, endpoint
 
-PAGE = "django_multisession:user_sessions"
-MOST_SHOWN = 50  # sessions
+PER_PAGE = 50  # sessions
 REPAIR_FROM = "_repair_from"
 SURE_FOR = 600  # seconds after all was looked through
+FIELDS = "id", "created_at", "last_seen", "expires_at", "ip", "user_agent", "device", "is_current"
 
 
-@require_safe
-@never_cache
-@login_required
-@csrf_protect  # for the token in the forms
+@endpoint(*SAFE)
 def user_sessions(request: HttpRequest) -> HttpResponse:
     sessions = sessions_of(request.user, request)
-    shown = _shown(sessions)
+    page = _page(request, sessions)
+    if wants_json(request):
+        more = len(sessions) - page.end_index()
+        shown = [{name: getattr(each, name) for name in FIELDS} for each in page]
+        return JsonResponse({"sessions": shown, "complete": sessions.complete, "more": more})
     context = {
-        "sessions": shown,
-        "more": len(sessions) - len(shown),
+        "sessions": list(page),
+        "page": page,
         "others": sum(not each.is_current for each in sessions),
         "incomplete": _is_incomplete(request, sessions),
         "moving": is_moving(),
         "repairing": bool(_memory(request).get(REPAIR_FROM)),
+        "reads_count": settings.SESSION_SAVE_EVERY_REQUEST,
+        "password_url": _password_url(),
     }
     return render(request, "django_multisession/user_sessions.html", context)
 
 
-def _shown(sessions: UserSessions) -> list[UserSession]:
-    """The newest, and the own one always."""
-    return [each for number, each in enumerate(sessions) if number < MOST_SHOWN or each.is_current]
+def _page(request: HttpRequest, sessions: UserSessions) -> Page[UserSession]:
+    """The own one is the first of all."""
+    own_first = sorted(sessions, key=lambda each: not each.is_current)
+    return Paginator(own_first, PER_PAGE).get_page(request.GET.get("page"))
+
+
+def _password_url() -> str | None:
+    """Of the page where the password is changed, by the name that it has in `django.contrib.auth.urls`."""
+    try:
+        return reverse("password_change")
+    except NoReverseMatch:
+        return None
 
 
 def _is_incomplete(request: HttpRequest, found: UserSessions | Revoked) -> bool:
@@ -89,51 +107,84 @@ def _memory(request: HttpRequest) -> Any:
     return session if isinstance(session, SessionBase | MutableMapping) else {}
 
 
-def _for_signed_in(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-    """As `login_required` for what takes a POST only: the log-in leads to the page, and not to a 405."""
-
-    @wraps(view)
-    def guarded(request: HttpRequest, **arguments: Any) -> HttpResponse:
-        if not request.user.is_authenticated:
-            return redirect_to_login(reverse(PAGE))
-        return view(request, **arguments)
-
-    return guarded
-
-
-@require_POST
-@csrf_protect
-@_for_signed_in
+@endpoint("POST", "DELETE")
 def end(request: HttpRequest, id: str) -> HttpResponse:
-    """End one session of the user. Of the own one: as signing out does."""
+    """Sign out one session of the user. The own one: as signing out does."""
     sessions = sessions_of(request.user, request)
     if any(each.is_current and each.id == id for each in sessions):
         return _sign_out(request)
     if revoke(request.user, id):
-        _tell(request, messages.SUCCESS, _("The session was ended."))
-    elif _is_incomplete(request, sessions):
-        _tell(request, messages.WARNING, _("This session was not found, but the list may be incomplete."))
-    else:  # not an error: without JavaScript nothing keeps a button from being pressed twice
-        _tell(request, messages.WARNING, _("There is no such session, or it has ended already."))
+        return _done(request, _("That session was signed out."))
+    if _is_incomplete(request, sessions):
+        return _missing(request, _("This session was not found, but the list may be incomplete."))
+    # not an error: without JavaScript nothing keeps a button from being pressed twice
+    return _missing(request, _("There is no such session, or it has ended already."))
+
+
+def _done(request: HttpRequest, text: str) -> HttpResponse:
+    if wants_json(request):
+        return HttpResponse(status=204)
+    _tell(request, messages.SUCCESS, text)
     return redirect(PAGE)
 
 
-@require_POST
-@csrf_protect
-@_for_signed_in
+def _missing(request: HttpRequest, text: str) -> HttpResponse:
+    if wants_json(request):
+        return error(404, "not_found", text)
+    _tell(request, messages.WARNING, text)
+    return redirect(PAGE)
+
+
+@endpoint(*SAFE, "POST", "DELETE")
 def end_others(request: HttpRequest) -> HttpResponse:
+    """A GET asks; with `MULTISESSION_CONFIRM_PASSWORD` for the password again."""
+    if request.method in SAFE:
+        return _ask(request)
+    if _wants_password(request) and not _is_password(request):
+        return _ask(request, wrong=True)
     revoked = revoke_all(request.user, keep=request)
     incomplete = _is_incomplete(request, revoked)
-    text = ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", revoked.ended)
-    _tell(request, messages.WARNING if incomplete else messages.SUCCESS, text % {"count": revoked.ended})
-    if incomplete:
-        _tell(request, messages.WARNING, _("There may be more. Look for missing sessions, then end all others again."))
+    text = ngettext("%(count)d session was signed out.", "%(count)d sessions were signed out.", revoked.ended)
+    if incomplete and wants_json(request):
+        return JsonResponse({"ended": revoked.ended, "complete": revoked.complete})
+    if not incomplete:
+        return _done(request, text % {"count": revoked.ended})
+    _tell(request, messages.WARNING, text % {"count": revoked.ended})
+    _tell(request, messages.WARNING, _("There may be more. Look for missing sessions, then sign out all others again."))
     return redirect(PAGE)
 
 
-@require_POST
-@csrf_protect
-@_for_signed_in
+def _ask(request: HttpRequest, wrong: bool = False) -> HttpResponse:
+    if wants_json(request):
+        status = 403 if wrong else 405
+        return error(status, "password_needed" if wrong else "method_not_allowed", _("Please enter your password."))
+    others = sum(not each.is_current for each in sessions_of(request.user, request))
+    context = {"others": others, "asks_password": _wants_password(request), "wrong": wrong}
+    return render(request, "django_multisession/end_others.html", context, status=403 if wrong else 200)
+
+
+def _wants_password(request: Any) -> bool:
+    """Who signs in elsewhere, by single sign-on say, has none that could be asked for."""
+    return conf.CONFIRM_PASSWORD and request.user.has_usable_password()
+
+
+def _is_password(request: Any) -> bool:
+    """By the site's own backends, so that whatever slows down guessing at the log-in does so here."""
+    name = {request.user.USERNAME_FIELD: request.user.get_username()}
+    user = authenticate(request, password=_given(request), **name)
+    return user is not None and user.pk == request.user.pk
+
+
+def _given(request: HttpRequest) -> str:
+    if request.content_type != "application/json":
+        return str(request.POST.get("password", ""))
+    try:
+        return str(json.loads(request.body)["password"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+@endpoint("POST")
 def repair(request: HttpRequest) -> HttpResponse:
     """Look through a part of all sessions for those of the user that the list misses."""
     memory = _memory(request)
@@ -150,6 +201,8 @@ def repair(request: HttpRequest) -> HttpResponse:
 
 def _sign_out(request: HttpRequest) -> HttpResponse:
     logout(request)
+    if wants_json(request):
+        return HttpResponse(status=204)
     return redirect(settings.LOGOUT_REDIRECT_URL or settings.LOGIN_URL)
 
 

@@ -47,7 +47,7 @@ def test_the_page_says_so_and_offers_no_repair(site, client):
     page = client.get(reverse("django_multisession:user_sessions")).content.decode()
     assert SAID in page
     assert "Look for missing sessions" not in page
-    assert "End all other sessions" in page
+    assert "Sign out all other sessions" in page
     assert site.is_new(key_of(client))
 
 

@@ -103,7 +103,7 @@ def test_a_session_is_ended(user_of):
     ann = user_of("ann")
     one, other = browser(ann), browser(ann)
     [theirs] = [each for each in sessions_of(ann, one_request(one)) if not each.is_current]
-    assert "The session was ended." in post(one, f"/sessions/end/{theirs.id}/").text
+    assert "That session was signed out." in post(one, f"/sessions/end/{theirs.id}/").text
     assert not signed_in(other)
     assert signed_in(one)
     assert "There is no such session" in post(one, f"/sessions/end/{theirs.id}/").text
@@ -119,7 +119,7 @@ def one_request(client: Client) -> Any:
 def test_all_others_are_ended(user_of):
     ann = user_of("ann")
     one, *others = (browser(ann) for _ in range(4))
-    assert "3 sessions were ended." in post(one, "/sessions/end-others/").text
+    assert "3 sessions were signed out." in post(one, "/sessions/end-others/").text
     assert [signed_in(each) for each in (one, *others)] == [True, False, False, False]
     assert "There are no other sessions." in one.get("/sessions/").text
 
@@ -141,14 +141,14 @@ def test_nobody_sees_or_ends_a_session_of_another(user_of):
     [theirs] = sessions_of(bob)
     assert theirs.id not in one.get("/sessions/").text
     assert "There is no such session" in post(one, f"/sessions/end/{theirs.id}/").text
-    assert "0 sessions were ended." in post(one, "/sessions/end-others/").text
+    assert "0 sessions were signed out." in post(one, "/sessions/end-others/").text
     assert signed_in(other)
 
 
-@pytest.mark.parametrize("page", ["end/abc/", "end-others/", "repair/"])
-def test_ending_takes_a_post_with_a_token(user_of, page):
+@pytest.mark.parametrize(("page", "asked"), [("end/abc/", 405), ("end-others/", 200), ("repair/", 405)])
+def test_ending_takes_a_post_with_a_token(user_of, page, asked):
     one = browser(user_of("ann"))
-    assert one.get(f"/sessions/{page}").status_code == 405
+    assert one.get(f"/sessions/{page}").status_code == asked
     assert one.post(f"/sessions/{page}").status_code == 403
 
 
@@ -189,7 +189,7 @@ def test_it_works_on_an_asynchronous_server(user_of, runner):
         return await one.post("/sessions/end-others/", follow=True)
 
     page = runner.run(visit())
-    assert "1 session was ended." in page.text
+    assert "1 session was signed out." in page.text
     assert page.text.count(BUTTON) == 1
     assert not signed_in(other)
 
@@ -210,20 +210,23 @@ def test_a_store_that_does_not_answer_is_a_503(Store, user_of):
     assert signed_in(one)
 
 
-def test_a_long_list_is_cut_and_all_others_are_ended(Store, user_of, clock, monkeypatch):
-    monkeypatch.setattr(views, "MOST_SHOWN", 3)
+def test_a_long_list_is_paged_and_all_others_are_ended(Store, user_of, clock, monkeypatch):
+    monkeypatch.setattr(views, "PER_PAGE", 3)
     ann = user_of("ann")
     one = browser(ann)
     clock.shift(timedelta(seconds=1))  # or all may have been seen in the same millisecond
     for _ in range(5):
         start(Store, ann)
-    page = one.get("/sessions/").text
-    assert page.count(BUTTON) == 4  # the oldest is the own one, which is always shown
-    assert page.count('aria-current="true"') == 1
-    assert "2 more sessions, last seen before these, are not shown." in page
-    assert "5 sessions were ended." in post(one, "/sessions/end-others/").text
+    pages = [one.get(f"/sessions/?page={number}").text for number in (1, 2)]
+    assert [page.count(BUTTON) for page in pages] == [3, 3]
+    assert pages[0].index('aria-current="true"') < pages[0].index(BUTTON)  # the own one is the oldest, and comes first
+    assert 'aria-current="true"' not in pages[1]
+    assert ["Page 1 of 2" in pages[0], "Page 2 of 2" in pages[1]] == [True, True]
+    assert ['rel="next" href="?page=2"' in pages[0], 'rel="prev" href="?page=1"' in pages[1]] == [True, True]
+    assert one.get("/sessions/?page=nonsense").text.count(BUTTON) == 3
+    assert "5 sessions were signed out." in post(one, "/sessions/end-others/").text
     assert len(sessions_of(ann)) == 1
-    assert "not shown" not in one.get("/sessions/").text
+    assert "Page 1" not in one.get("/sessions/").text
 
 
 def start(Store: Any, user: Any) -> str:
@@ -272,12 +275,12 @@ class TestLostIndex:
         form = {"csrfmiddlewaretoken": token(one)}
         lose_index()
         page = one.post("/sessions/end-others/", form, follow=True).text
-        assert "0 sessions were ended." in page
+        assert "0 sessions were signed out." in page
         assert "There may be more." in page
         assert "This list may be incomplete" in page
         assert signed_in(other)
         assert "The list is complete again." in post(one, "/sessions/repair/").text
-        assert "1 session was ended." in post(one, "/sessions/end-others/").text
+        assert "1 session was signed out." in post(one, "/sessions/end-others/").text
         assert not signed_in(other)
         assert "incomplete" not in one.get("/sessions/").text
 
@@ -290,7 +293,7 @@ class TestLostIndex:
         monkeypatch.setattr(Store.storage, "may_miss", may_miss)
         one, other = browser(ann), browser(ann)
         page = post(one, "/sessions/end-others/").text
-        assert "1 session was ended." in page
+        assert "1 session was signed out." in page
         assert "There may be more." in page
         assert "The list is complete again." in post(one, "/sessions/repair/").text
         assert "may be" not in post(one, "/sessions/end-others/").text

@@ -53,7 +53,8 @@ def responses_decoded() -> Problems:
 
 @check("W002", "redis")
 def sessions_in_default_cache() -> Problems:
-    if not conf.REDIS and settings.SESSION_CACHE_ALIAS == "default" and "default" in settings.CACHES:
+    is_default = not conf.REDIS and settings.SESSION_CACHE_ALIAS == "default" and "default" in settings.CACHES
+    if is_default and _has_one_client(settings.CACHES["default"]):  # else E008 says what is wrong
         message = "The sessions are in the database of CACHES['default']: cache.clear() logs everybody out."
         yield message, "Set SESSION_CACHE_ALIAS to a cache with a database of its own, as in 'redis://localhost/1'."
 

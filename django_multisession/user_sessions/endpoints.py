@@ -1,0 +1,64 @@
+"""What the pages for users have in common: methods, CSRF, who is signed in; in JSON where that is asked for."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.middleware.csrf import CsrfViewMiddleware
+from django.urls import reverse
+from django.utils.cache import patch_vary_headers
+from django.utils.decorators import decorator_from_middleware
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+
+from ..responses import error, wants_json
+
+PAGE = "django_multisession:user_sessions"
+SAFE = "GET", "HEAD"
+
+View = Callable[..., HttpResponse]
+
+
+class CsrfInJson(CsrfViewMiddleware):
+    """Django's check; a program is told in JSON that it has failed."""
+
+    def _reject(self, request: HttpRequest, reason: str) -> Any:
+        if not wants_json(request):
+            return super()._reject(request, reason)  # type: ignore[misc]  # a hook that Django REST framework uses too
+        return error(403, "csrf_failed", reason)
+
+
+def endpoint(*methods: str) -> Callable[[View], View]:
+    """A view of these methods, for those who are signed in. Others are led to the log-in, and from there to the list.
+
+    `csrf_exempt` is for the site's middleware alone: the check is made here, on every site.
+    """
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def guarded(request: HttpRequest, **arguments: Any) -> HttpResponse:
+            response = _refusal(request, methods) or view(request, **arguments)
+            patch_vary_headers(response, ("Accept",))
+            return response
+
+        return csrf_exempt(never_cache(decorator_from_middleware(CsrfInJson)(guarded)))
+
+    return decorate
+
+
+def _refusal(request: HttpRequest, methods: tuple[str, ...]) -> HttpResponse | None:
+    if request.method not in methods:
+        if not wants_json(request):
+            return HttpResponseNotAllowed(methods)
+        response = error(405, "method_not_allowed", _("Use one of: %(methods)s.") % {"methods": ", ".join(methods)})
+        response.headers["Allow"] = ", ".join(methods)
+        return response
+    if request.user.is_authenticated:
+        return None
+    if wants_json(request):
+        return error(401, "not_signed_in", _("Please sign in."))
+    from django.contrib.auth.views import redirect_to_login  # needs the apps' models
+
+    return redirect_to_login(reverse(PAGE))
