@@ -13,6 +13,7 @@ Always, without any I/O::
     E008  redis: SESSION_CACHE_ALIAS is no django-redis cache, or one of shards
     E009  redis: MULTISESSION_REDIS is neither a Redis URL nor the path of a callable
     E010  redis: the client decodes responses
+    E016  redis: a database number with a cluster, which has one database
     W002  redis: sessions live in the cache "default", which cache.clear() flushes
     W003  redis: another cache flushes the database of the sessions
     E011  mongodb: MULTISESSION_MONGODB is not set
@@ -29,6 +30,8 @@ Under `check --deploy` and `check --database` (which `migrate` runs first), of t
 
     W005  redis: it could not be asked
     E015  redis: it is older than 6.2
+    E017  redis: a cluster's URL or client where the server is in no cluster, or another where it is
+    E018  redis: it has fewer replicas than MULTISESSION_REDIS_WAIT (--deploy alone)
     W006  redis: it evicts sessions when its memory is full
     W011  redis, mongodb, db (--database alone): another site, or a server with other keys, writes into the store too
 
@@ -130,6 +133,7 @@ ON_CONFLICT = "merge", "overwrite", "raise"
 ON_MAX = "evict", "refuse"
 REVOKE_ON = "password", "deactivated", "deleted"
 VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "REDIS_WAIT": (lambda value: is_whole(value, 0), "a whole number of replicas"),
     "KEY_PREFIX": (_is_key_prefix, "a text that is not empty and has no spaces"),
     "MONGODB_COLLECTION": (_is_collection, "the name of a MongoDB collection"),
     "MAX_BYTES": (lambda value: is_whole(value, 1), "a positive whole number of bytes"),
