@@ -3,7 +3,7 @@
 import redis
 from redis.crc import key_slot
 
-from example_project.servers import RedisCluster
+from example_project.clusters import RedisCluster
 
 
 class Nodes:

@@ -13,7 +13,8 @@ from django_multisession.backends.redis import SessionStore
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.records import identify
 from django_multisession.twins import run_sync
-from example_project.servers import RedisCluster
+from example_project.clusters import RedisCluster
+from example_project.servers import RedisNode
 
 from .nodes import Nodes, slot_of, slots_of
 
@@ -25,7 +26,7 @@ PATIENCE = 60  # seconds: the cluster's own fail-over takes 2 to 3
 
 @pytest.fixture(scope="module")
 def cluster():
-    with RedisCluster(replicas=1) as cluster:
+    with RedisCluster(RedisNode, replicas=1) as cluster:
         yield cluster
 
 
