@@ -78,7 +78,9 @@ def _knows(client: Any, number: int) -> bool:
 
 def _is_up(client: Any, replicas: int) -> bool:
     about = client.info("replication")
-    is_linked = about["connected_slaves"] == replicas if about["role"] == "master" else about["master_link_status"] == "up"
+    is_linked = (
+        about["connected_slaves"] == replicas if about["role"] == "master" else about["master_link_status"] == "up"
+    )
     slots = client.execute_command("CLUSTER SLOTS")
     return bool(
         is_linked

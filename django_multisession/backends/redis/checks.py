@@ -141,7 +141,9 @@ def of_another_mode(info: Mapping[str, Any], for_a_cluster: bool) -> Problems:
 def too_few_replicas(infos: Sequence[Mapping[str, Any]]) -> Problems:
     replicas = min(int(info.get("connected_slaves", 0)) for info in infos)
     if replicas < conf.REDIS_WAIT:
-        message = f"MULTISESSION_REDIS_WAIT is {conf.REDIS_WAIT}, but a primary has {replicas} replicas: no save succeeds."
+        message = (
+            f"MULTISESSION_REDIS_WAIT is {conf.REDIS_WAIT}, but a primary has {replicas} replicas: no save succeeds."
+        )
         yield message, "Add replicas, or lower MULTISESSION_REDIS_WAIT."
 
 

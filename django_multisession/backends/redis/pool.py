@@ -200,7 +200,7 @@ class Commands:
         pipeline = (self._careful() if once else self.client).pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
-        return await settle(pipeline.execute(raise_on_error=False))  # type: ignore[no-any-return]
+        return await settle(pipeline.execute(raise_on_error=False))
 
     async def refresh(self) -> None:
         """Use no connection any more that is idle now."""

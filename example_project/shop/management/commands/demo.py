@@ -55,7 +55,9 @@ class Command(BaseCommand):
 
     def serve(self, engine: str, port: int, move: bool, cluster: bool) -> None:
         first = free_port(port)
-        self.console.print(f"Starting the {engine} engine's {'cluster' if cluster else 'server'} and two web servers ...")
+        self.console.print(
+            f"Starting the {engine} engine's {'cluster' if cluster else 'server'} and two web servers ..."
+        )
         ports, stage = (first, free_port(first + 1)), "old" if move else "new"
         with site(engine, settings.SECRET_KEY, ports, stage, cluster) as servers:
             if move:

@@ -124,7 +124,8 @@ def test_slots_are_moved_while_20_write(Store, nodes, how):
             assert ids <= {record.id for record in everything(Store)}
             walks += 1
         moving.join()
-        assert walks and min(writers.saves)
+        assert walks
+        assert min(writers.saves)
     finally:
         writers.stopping = True
         running.join()

@@ -19,7 +19,6 @@ from django_multisession.backends.redis import SessionStore, urls
 from django_multisession.backends.redis import clients as redis_clients
 from django_multisession.records import utcnow
 from django_multisession.testing.stored import a_record, saved, stored
-from django_multisession.twins import run_sync
 from example_project.servers import RedisServer, free_port
 from tests.backends.redis.test_clients import Sentinel
 from tests.proxies import Proxy
@@ -70,7 +69,8 @@ class TestUrls:
         assert twin.sentinel_manager.sentinel_kwargs["password"] == "other"
 
     @pytest.mark.parametrize(
-        "url", ["redis+cluster://", "redis+sentinel://one", "redis+cluster://one/3", "redis+cluster://one:x", "redis+x://a"]
+        "url",
+        ["redis+cluster://", "redis+sentinel://one", "redis+cluster://one/3", "redis+cluster://one:x", "redis+x://a"],
     )
     def test_what_is_none(self, url):
         with override_settings(MULTISESSION_REDIS=url), pytest.raises(ImproperlyConfigured, match="Redis"):
@@ -210,7 +210,8 @@ class TestLost:
         verbs = face.verbs(SessionStore)
         verbs.read("c" * 64)
         self.cut(proxies, b"\r\nSET\r\n", where)
-        assert verbs.insert(record := a_record(user_id=user_id)) is True
+        record = a_record(user_id=user_id)
+        assert verbs.insert(record) is True
         assert verbs.insert(record) is False
         assert sum(proxy.lost for proxy in proxies) == 1
 
@@ -255,7 +256,10 @@ class TestChecks:
 
     def test_the_url_of_a_cluster_for_a_server_alone(self):
         with RedisServer() as server:
-            assert self.found(MULTISESSION_REDIS=server.url.replace("redis:", "redis+cluster:").removesuffix("/0")) == "E017"
+            assert (
+                self.found(MULTISESSION_REDIS=server.url.replace("redis:", "redis+cluster:").removesuffix("/0"))
+                == "E017"
+            )
 
     def test_fewer_replicas_than_are_waited_for(self, cluster):
         assert self.found(MULTISESSION_REDIS=cluster.url, MULTISESSION_REDIS_WAIT=2) == "E018"
@@ -282,7 +286,8 @@ def test_wait_on_one_server(face):
         wait_until(lambda: is_synced(replica))
         with override_settings(MULTISESSION_REDIS=primary.url, MULTISESSION_REDIS_WAIT=1):
             verbs = face.verbs(SessionStore)
-            assert verbs.insert(record := a_record(user_id="9")) is True
+            record = a_record(user_id="9")
+            assert verbs.insert(record) is True
             assert verbs.insert(record) is False
             assert verbs.remove([record.id, "b" * 64]) == 1
         with override_settings(MULTISESSION_REDIS=primary.url, MULTISESSION_REDIS_WAIT=2, MULTISESSION_TIMEOUT=0.4):

@@ -159,7 +159,9 @@ class TestWalk:
         position = Position(frozenset({1}), "host:1", "id", frozenset({5, 6}), 77, ["x"])
         assert Position.parse(str(position)) == position
 
-    @pytest.mark.parametrize("other", [Node("restarted", "r", frozenset({1, 2})), Node("got a slot", "r", frozenset({1, 2, 3}))])
+    @pytest.mark.parametrize(
+        "other", [Node("restarted", "r", frozenset({1, 2})), Node("got a slot", "r", frozenset({1, 2, 3}))]
+    )
     def test_begins_anew_on_a_node_that_is_not_as_it_was(self, other):
         position = Position()
         position.at("host:1", Node("id", "r", frozenset({1, 2})))
