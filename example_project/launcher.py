@@ -49,7 +49,7 @@ def site(
 ) -> Iterator[list[WebServer]]:
     """Web servers on the ports (0: any free one), in front of one store. They stop first, the store last.
 
-    `cluster`: the store is one of three nodes. `stage`: of a move from Django's own engine, see `DEMO_MOVE` in the settings.
+    `cluster`: the store has three nodes. `stage`: of a move from Django's own engine, see `DEMO_MOVE` in the settings.
     """
     environment = {**os.environ, "SESSION_BACKEND": engine, "SECRET_KEY": secret_key, "DEMO_MOVE": stage}
     environment["DEMO_PORTS"] = " ".join(str(port) for port in ports if port)

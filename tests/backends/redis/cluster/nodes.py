@@ -34,8 +34,8 @@ class Nodes:
     def owner(self, slot: int):
         return next(client for client in self.primaries() if slot in slots_of(client))
 
-    def move(self, slot: int, source, target, pause=lambda: None) -> None:
-        """As `redis-cli --cluster reshard` does it."""
+    def move(self, slot: int, source, target, pause=lambda: None, arrive: bool = True) -> None:
+        """As `redis-cli --cluster reshard` does it; with `arrive` false, all but the last step."""
         ids = {client: client.execute_command("CLUSTER MYID").decode() for client in (source, target)}
         target.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[source])
         source.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[target])
@@ -44,6 +44,8 @@ class Nodes:
             pause()
             source.execute_command("MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *keys)
         pause()
+        if not arrive:
+            return
         for client in (target, source, *(each for each in self.primaries() if each not in (source, target))):
             client.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[target])
 

@@ -10,8 +10,11 @@ from django.test import override_settings
 
 from django_multisession import user_sessions
 from django_multisession.backends.redis import SessionStore
+from django_multisession.backends.redis import cluster as cluster_module
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.records import identify
+from django_multisession.testing.faces import SyncFace
+from django_multisession.testing.stored import a_record, saved
 from django_multisession.twins import run_sync
 from example_project.clusters import RedisCluster
 from example_project.servers import RedisNode
@@ -130,6 +133,42 @@ def test_slots_are_moved_while_20_write(Store, nodes, how):
         writers.stopping = True
         running.join()
     writers.check()
+
+
+def test_a_slot_that_is_on_its_way(Store, nodes, runner, monkeypatch):
+    """Its sessions are at the new node, which has to be asked with ASKING over the connection of the command, and new
+    ones are made there. redis-py's asynchronous client asks over one connection and sends over another."""
+    key = saved(SyncFace(), Store, a=1)
+    slot = slot_of(f"session:{identify(key)}")
+    source = nodes.owner(slot)
+    target = next(node for node in nodes.primaries() if node is not source)
+    nodes.move(slot, source, target, arrive=False)
+
+    owned = slots_of(target)
+    there = [id for id in (f"{number:064x}" for number in range(60)) if slot_of(f"session:{id}") in owned]
+
+    async def use():
+        for number in range(1, 7):
+            # So many connections to the new node: with an even number, redis-py's are never the same.
+            await asyncio.gather(*(Store.astorage.read(id) for id in there[:number]))
+            session = Store(key)
+            assert await session.aget("a") == 1
+            await session.aset("b", number)
+            await session.asave()
+        assert await Store.astorage.remove([identify(key)]) == 1
+        assert await Store.astorage.insert(record := a_record(identify(key)))
+        assert await Store.astorage.read(record.id) == record
+        assert await Store.astorage.remove([record.id, "a" * 64]) == 1
+
+    try:
+        runner.run(use())
+        monkeypatch.setattr(cluster_module, "STANDSTILL", 3)
+        with pytest.raises(EngineUnavailable, match="moved"):  # nobody knows yet where what is on its way will be found
+            list(everything(Store))
+        monkeypatch.undo()
+    finally:
+        nodes.move(slot, source, target)
+    assert len(list(everything(Store))) == 0
 
 
 def move_about(nodes, slots):
