@@ -6,22 +6,26 @@ SQL sessions have to be purged: for that engine Celery's worker and beat are sta
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from servers import CeleryBeat, CeleryWorker, MongoDBServer, PostgresServer, RedisServer, Server, ServerError
+from clusters import RedisCluster
+from servers import CeleryBeat, CeleryWorker, MongoDBServer, PostgresServer, RedisNode, RedisServer, Server, ServerError
 
 HERE = Path(__file__).resolve().parent
 MIGRATE_SECONDS = 60
 
 # Per engine: the environment variable that says where a server is, and the server to start if it does not.
-STORES: dict[str, tuple[str, type[Server]]] = {
+STORES: dict[str, tuple[str, Callable[[], Any]]] = {
     "redis": ("REDIS_URL", RedisServer),
     "mongodb": ("MONGODB_URL", MongoDBServer),
     "db": ("DATABASE_URL", PostgresServer),
 }
+CLUSTERS: dict[str, tuple[str, Callable[[], Any]]] = {"redis": ("REDIS_CLUSTER_URL", partial(RedisCluster, RedisNode))}
 
 
 class WebServer(Server):
@@ -40,15 +44,17 @@ class WebServer(Server):
 
 
 @contextmanager
-def site(engine: str, secret_key: str, ports: Sequence[int], stage: str = "new") -> Iterator[list[WebServer]]:
+def site(
+    engine: str, secret_key: str, ports: Sequence[int], stage: str = "new", cluster: bool = False
+) -> Iterator[list[WebServer]]:
     """Web servers on the ports (0: any free one), in front of one store. They stop first, the store last.
 
-    `stage`: of a move from Django's own engine, see `DEMO_MOVE` in the settings.
+    `cluster`: the store has three nodes. `stage`: of a move from Django's own engine, see `DEMO_MOVE` in the settings.
     """
     environment = {**os.environ, "SESSION_BACKEND": engine, "SECRET_KEY": secret_key, "DEMO_MOVE": stage}
     environment["DEMO_PORTS"] = " ".join(str(port) for port in ports if port)
     with ExitStack() as stack:
-        variable, store = STORES[engine]
+        variable, store = (CLUSTERS if cluster else STORES)[engine]
         if not environment.get(variable):
             environment[variable] = stack.enter_context(store()).url
         if not environment.get("DATABASE_URL"):

@@ -7,7 +7,8 @@ import atexit
 import os
 from functools import cache
 
-from example_project.servers import MariaDBServer, MongoDBServer, PostgresServer, RedisCluster, RedisServer, Server
+from example_project.clusters import RedisCluster
+from example_project.servers import MariaDBServer, MongoDBServer, PostgresServer, RedisNode, RedisServer, Server
 
 KINDS = {"redis": RedisServer, "mongodb": MongoDBServer, "postgres": PostgresServer, "mysql": MariaDBServer}
 OPTIONS = {"postgres": ("-c", "max_connections=300"), "mysql": ("--max-connections=300",)}  # 200 requests at once
@@ -34,7 +35,7 @@ def cluster() -> RedisCluster:
 
     Tests that move slots or kill nodes start one of their own.
     """
-    found = RedisCluster(replicas=1)
+    found = RedisCluster(RedisNode, replicas=1)
     atexit.register(found.close)
     return found.start()
 

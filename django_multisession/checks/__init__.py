@@ -19,6 +19,7 @@ Always, without any I/O::
     E010  redis: the client decodes responses
     E040  both Django's session middleware and the package's
     E041  the session middleware comes after middleware that needs it
+    E016  redis: a database number with a cluster, which has one database
     W002  redis: sessions live in the cache "default", which cache.clear() flushes
     W003  redis: another cache flushes the database of the sessions
     E011  mongodb: MULTISESSION_MONGODB is not set
@@ -36,6 +37,8 @@ Under `check --deploy` and `check --database` (which `migrate` runs first), of t
 
     W005  redis: it could not be asked
     E015  redis: it is older than 6.2
+    E017  redis: a cluster's URL or client where the server is in no cluster, or another where it is
+    E018  redis: it has fewer replicas than MULTISESSION_REDIS_WAIT (--deploy alone)
     W006  redis: it evicts sessions when its memory is full
     W011  redis, mongodb, db (--database alone): another site, or a server with other keys, writes into the store too
 
@@ -139,6 +142,7 @@ ON_CLIENT_CHANGE = "ignore", "signal", "end"
 REVOKE_ON = "password", "deactivated", "deleted"
 OF_FUNCTIONS = "MULTISESSION_CLIENT_IP", "MULTISESSION_MAX_PER_USER"
 VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "REDIS_WAIT": (lambda value: is_whole(value, 0), "a whole number of replicas"),
     "KEY_PREFIX": (_is_key_prefix, "a text that is not empty and has no spaces"),
     "MONGODB_COLLECTION": (_is_collection, "the name of a MongoDB collection"),
     "MAX_BYTES": (lambda value: is_whole(value, 1), "a positive whole number of bytes"),

@@ -1,6 +1,7 @@
 """Settings of the example site: the least that Django needs, and a switch for the session engine.
 
 SESSION_BACKEND  redis (the default), mongodb or db
+REDIS_CLUSTER_URL  where a cluster of Redis is, if it is to be one
 REDIS_URL, MONGODB_URL, DATABASE_URL  where the servers are; the users are in the database, whichever the engine
 CELERY_BROKER_URL  where Celery's broker is
 DEMO_MOVE  where a move from Django's `db` engine is: old, prepare, move, new
@@ -29,6 +30,7 @@ CACHES = {
         "OPTIONS": {"CLIENT_CLASS": "django_redis.client.DefaultClient"},
     },
 }
+MULTISESSION_REDIS = os.environ.get("REDIS_CLUSTER_URL")  # None: it is the alias's
 MULTISESSION_MONGODB = os.environ.get("MONGODB_URL", "mongodb://127.0.0.1:27017/multisession")
 
 # A move from Django's own engine, in four deploys: see docs/moving.md.

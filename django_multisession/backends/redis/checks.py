@@ -6,12 +6,15 @@ from typing import Any
 
 from django.conf import settings
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 from django.utils.version import get_version_tuple
 
 from ... import engine
 from ...checks import Problems, check, is_callable, messages
 from ...conf import conf
+from . import urls
+from .cluster_clients import is_cluster
 
 
 @check("E007", "redis", "cached_db")
@@ -51,6 +54,15 @@ def responses_decoded() -> Problems:
         yield message, "Take decode_responses out of the URL and of CONNECTION_POOL_KWARGS."
 
 
+@check("E016", "redis")
+def database_of_a_cluster() -> Problems:
+    if conf.REDIS and urls.kind_of(conf.REDIS) == urls.CLUSTER:
+        with suppress(ValueError):
+            if number := urls.options_of(conf.REDIS).get("db"):
+                message = f"MULTISESSION_REDIS names database {number} of a cluster, which has number 0 alone."
+                yield message, "Take the number out of the URL; MULTISESSION_KEY_PREFIX keeps sites apart."
+
+
 @check("W002", "redis")
 def sessions_in_default_cache() -> Problems:
     is_default = not conf.REDIS and settings.SESSION_CACHE_ALIAS == "default" and "default" in settings.CACHES
@@ -86,12 +98,18 @@ def _connections(cache: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The options of a cache's connections to its servers; none if its LOCATION is not Redis."""
     from redis.connection import parse_url
 
+    if urls.kind_of(url := str(cache.get("LOCATION"))):
+        with suppress(ValueError):
+            if urls.kind_of(url) == urls.SENTINEL:
+                return [{"host": urls.service_of(url)} | urls.options_of(url)]
+            return [{"host": host, "port": port} | urls.options_of(url) for host, port in urls.addresses(url)]
+        return []
     location, options = cache.get("LOCATION"), cache.get("OPTIONS", {})
     defaults = {"host": "localhost", "port": 6379, "db": options.get("db", 0)}
     connections = []
-    for url in location if isinstance(location, list | tuple) else str(location).split(","):
+    for each in location if isinstance(location, list | tuple) else str(location).split(","):
         with suppress(ValueError):
-            found = parse_url(str(url))  # type: ignore[no-untyped-call]
+            found = parse_url(str(each))  # type: ignore[no-untyped-call]
             connections.append(defaults | options.get("CONNECTION_POOL_KWARGS", {}) | found)
     return connections
 
@@ -114,15 +132,45 @@ def evicting(info: Mapping[str, Any]) -> Problems:
         yield message, "Set it to noeviction; a cache that shares the server needs a server of its own then."
 
 
-def ask_redis() -> list[checks.CheckMessage]:
+def of_another_mode(info: Mapping[str, Any], for_a_cluster: bool) -> Problems:
+    mode = info.get("redis_mode", info.get("server_mode"))  # the latter is Valkey's
+    if mode == "cluster" and not for_a_cluster:
+        message = "Redis is a node of a cluster, but its client is for one server: it refuses the keys of other nodes."
+        yield message, "Set MULTISESSION_REDIS to 'redis+cluster://host:port,host:port'."
+
+
+def too_few_replicas(infos: Sequence[Mapping[str, Any]]) -> Problems:
+    replicas = min(int(info.get("connected_slaves", 0)) for info in infos)
+    if replicas < conf.REDIS_WAIT:
+        message = (
+            f"MULTISESSION_REDIS_WAIT is {conf.REDIS_WAIT}, but a primary has {replicas} replicas: no save succeeds."
+        )
+        yield message, "Add replicas, or lower MULTISESSION_REDIS_WAIT."
+
+
+def _infos(client: Any) -> list[Mapping[str, Any]]:
+    """INFO of the server, or of each primary of the cluster."""
+    if not is_cluster(client):
+        return [client.info()]
+    return [client.info(target_nodes=node) for node in client.get_primaries()]
+
+
+def ask_redis(deploy: bool = False) -> list[checks.CheckMessage]:
     from . import connections
 
     try:
-        info = connections.sync().client.info()
+        client = connections.sync().client
+        infos = _infos(client)
+    except ImproperlyConfigured as error:  # a cluster's URL, and the server is in none
+        hint = "Use a URL of 'redis://' for one server, and of 'redis+cluster://' for a cluster."
+        return messages("E017", [(str(error), hint)])
     except Exception as error:  # whatever it is: a server that is down must not keep `migrate` from running
         hint = "Run the check again where the server can be reached and INFO is allowed."
         return messages("W005", [(f"Redis could not be checked: {error}", hint)])
-    return messages("E015", too_old(info)) + messages("W006", evicting(info))
+    problems = messages("E017", of_another_mode(infos[0], is_cluster(client)))
+    problems += messages("E018", too_few_replicas(infos)) if deploy and not problems else []
+    worst = next((info for info in infos if info.get("maxmemory_policy", "noeviction") != "noeviction"), infos[0])
+    return problems + messages("E015", too_old(infos[0])) + messages("W006", evicting(worst))
 
 
 @checks.register(checks.Tags.database)
@@ -133,4 +181,4 @@ def redis_server(databases: Sequence[str] | None = None, **_kwargs: object) -> l
 
 @checks.register(deploy=True)
 def redis_server_deployed(**_kwargs: object) -> list[checks.CheckMessage]:
-    return ask_redis() if engine.kind() == "redis" else []
+    return ask_redis(deploy=True) if engine.kind() == "redis" else []

@@ -26,7 +26,7 @@ def asynchronous(client: RedisCluster) -> Any:
     nodes = [redis.asyncio.cluster.ClusterNode(node.host, node.port) for node in client.get_nodes()]  # type: ignore[no-untyped-call]
     return redis.asyncio.RedisCluster(
         startup_nodes=nodes,
-        ssl=issubclass(options.get("connection_class", redis.Connection), redis.SSLConnection),
+        ssl=bool(options.get("ssl")) or issubclass(options.get("connection_class", object), redis.SSLConnection),
         address_remap=client.nodes_manager.address_remap,
         **{name: value for name, value in options.items() if name in accepted - {"ssl"}},
     )

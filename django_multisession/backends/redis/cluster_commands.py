@@ -88,7 +88,7 @@ class ClusterCommands:
         if self._waits:
             await sleep(PAUSE)
         else:
-            time.sleep(PAUSE)
+            time.sleep(PAUSE)  # noqa: ASYNC251  of the synchronous face
         with suppress(redis.RedisError, RedisClusterException, OSError):  # then the next command says it
             await settle(self.client.nodes_manager.initialize())
 

@@ -257,7 +257,7 @@ class Commands:
         pipeline = client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
-        return await settle(pipeline.execute(raise_on_error=False))  # type: ignore[no-any-return]
+        return await settle(pipeline.execute(raise_on_error=False))
 
     async def _own_way(self, command: Command, meaning: Meaning, once: bool, new: bool = False) -> Any:
         client = careful(self.client, once, new and not self._is_ours) if once or new else self.client

@@ -87,7 +87,7 @@ return 1
 # In a cluster a session and its user's set lie in different slots, which no script may touch both. So whoever writes
 # lists the session first, and is told the hour; what is on the session then says whether that hour will do.
 #   LIST_ALONE      the hour, and the server's now in milliseconds
-#   REPLACE_ALONE   {1, the hour that it is listed under} (saved), {0, hour} (list it up to that hour first); or as REPLACE
+#   REPLACE_ALONE   {1, the hour of its listing} (saved), {0, hour} (to be listed for that hour first); or as REPLACE
 #   TOUCH_ALONE     {1, hour}, {0, hour, user}, or nil
 LIST_ALONE = f"""{LIST}
 local left, id, least = unpack(ARGV)

@@ -16,6 +16,7 @@ from redis.connection import parse_url
 
 CLUSTER, SENTINEL = "cluster", "sentinel"
 OF_SENTINELS = "sentinel_"
+TRUTH = {"true": True, "yes": True, "false": False, "no": False}
 PORTS = {CLUSTER: 6379, SENTINEL: 26379}
 
 
@@ -26,11 +27,12 @@ def client_of(url: str, **defaults: Any) -> Any:
     options = defaults | options_of(url)
     nodes = addresses(url)
     if kind == CLUSTER:
-        options.pop("db", None)
-        return RedisCluster(startup_nodes=[ClusterNode(*address) for address in nodes], **options)  # type: ignore[abstract,no-untyped-call]
+        if options.pop("db", 0):
+            raise ValueError("a cluster has database 0 alone")
+        return RedisCluster(startup_nodes=[ClusterNode(*address) for address in nodes], **options)  # type: ignore[no-untyped-call]
     own = {name: defaults[name] for name in defaults} | sentinel_options(url)
     sentinel = redis.Sentinel(nodes, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
-    return sentinel.master_for(service_of(url), **options)
+    return sentinel.master_for(service_of(url), **options)  # type: ignore[no-untyped-call]
 
 
 def kind_of(url: str) -> str | None:
@@ -59,7 +61,7 @@ def sentinel_options(url: str) -> dict[str, Any]:
     names = [(name[len(OF_SENTINELS) :], value) for name, value in _query(url) if name.startswith(OF_SENTINELS)]
     found = dict(parse_url(f"redis://localhost?{urlencode(names)}"))  # type: ignore[no-untyped-call]
     found.pop("host", None)
-    return {name: value == "True" if value in ("True", "False") else value for name, value in found.items()}
+    return {name: TRUTH.get(str(value).lower(), value) for name, value in found.items()}
 
 
 def addresses(url: str) -> list[tuple[str, int]]:

@@ -14,7 +14,7 @@ from ...conf import conf
 from ...exceptions import EngineUnavailable
 from .failures import MISREAD, Lost
 
-SHARE = 900  # milliseconds of each second of MULTISESSION_TIMEOUT, after which the socket gives up
+SHARE = 500  # milliseconds of each second of MULTISESSION_TIMEOUT: the socket gives up after the whole
 
 
 class NotReplicated(EngineUnavailable):

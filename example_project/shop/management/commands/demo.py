@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from journey import Journey, Step
-from launcher import STORES, WebServer, deploy, site
+from launcher import CLUSTERS, STORES, WebServer, deploy, site
 from moves import STAGES, moved, try_move
 from servers import ServerError, free_port
 
@@ -32,17 +32,20 @@ class Command(BaseCommand):
         parser.add_argument("--engine", choices=STORES, help="the session engine (redis; with --check: all)")
         parser.add_argument("--port", type=int, default=8000, help="first port to try for the web servers (8000)")
         parser.add_argument("--move", action="store_true", help="start on Django's own engine, and move to this one")
+        parser.add_argument("--cluster", action="store_true", help="with --engine redis: a cluster of three nodes")
         parser.add_argument("--check", action="store_true", help="try it all out by itself and print a table")
 
-    def handle(self, *, engine: str | None, port: int, check: bool, move: bool, **_: Any) -> None:
+    def handle(self, *, engine: str | None, port: int, check: bool, move: bool, cluster: bool, **_: Any) -> None:
+        if cluster and (engine or "redis") not in CLUSTERS:
+            raise CommandError(f"There is no --cluster of {engine}.")
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, interrupt)
         self.console = Console()
         try:
             if check:
-                self.try_out([engine] if engine else list(STORES))
+                self.try_out([engine or "redis"] if engine or cluster else list(STORES), cluster)
             else:
-                self.serve(engine or "redis", port, move)
+                self.serve(engine or "redis", port, move, cluster)
         except ServerError as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
@@ -50,11 +53,13 @@ class Command(BaseCommand):
             if check:
                 raise CommandError("Interrupted.") from None
 
-    def serve(self, engine: str, port: int, move: bool) -> None:
+    def serve(self, engine: str, port: int, move: bool, cluster: bool) -> None:
         first = free_port(port)
-        self.console.print(f"Starting the {engine} engine's server and two web servers ...")
+        self.console.print(
+            f"Starting the {engine} engine's {'cluster' if cluster else 'server'} and two web servers ..."
+        )
         ports, stage = (first, free_port(first + 1)), "old" if move else "new"
-        with site(engine, settings.SECRET_KEY, ports, stage) as servers:
+        with site(engine, settings.SECRET_KEY, ports, stage, cluster) as servers:
             if move:
                 self.move(engine, servers)
             self.introduce(engine, servers)
@@ -105,13 +110,13 @@ class Command(BaseCommand):
             time.sleep(POLL_SECONDS)
         raise CommandError("Both web servers have ended.")
 
-    def try_out(self, engines: list[str]) -> None:
+    def try_out(self, engines: list[str], cluster: bool) -> None:
         os.environ.setdefault("DEMO_PURGE_SECONDS", CHECK_PURGE_SECONDS)
         started = time.monotonic()
         results: dict[str, list[Step]] = {}
         for engine in engines:
             with self.console.status(f"Trying {engine} ..."):
-                results[engine] = try_engine(engine)
+                results[engine] = try_engine(engine, cluster)
         self.console.print(table(results))
         self.console.print(f"{time.monotonic() - started:.0f} s in all", highlight=False)
         if missed := list(misses(results)):
@@ -125,14 +130,14 @@ def interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def try_engine(engine: str) -> list[Step]:
+def try_engine(engine: str, cluster: bool) -> list[Step]:
     steps = []
     started = time.monotonic()
     try:
-        with site(engine, settings.SECRET_KEY, ports=(0, 0)) as servers:
+        with site(engine, settings.SECRET_KEY, ports=(0, 0), cluster=cluster) as servers:
             steps.append(Step("start", time.monotonic() - started))
             steps += Journey(servers, settings.DEMO_USERNAME, settings.DEMO_PASSWORD, engine == "db").steps()
-        if not any(step.reason for step in steps):
+        if not cluster and not any(step.reason for step in steps):
             steps += try_move(engine, settings.SECRET_KEY, settings.DEMO_USERNAME, settings.DEMO_PASSWORD)
     except ServerError as error:
         steps.append(Step("start", time.monotonic() - started, str(error)))
