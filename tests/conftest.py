@@ -37,6 +37,8 @@ ENGINES = {
     "sqlite": ("django_multisession.backends.db", "default"),
     "postgres": ("django_multisession.backends.db", "postgres"),
     "mysql": ("django_multisession.backends.db", "mysql"),
+}
+CACHED = {  # an engine made of two, by the database
     "cached_sqlite": ("django_multisession.backends.cached_db", "default"),
     "cached_postgres": ("django_multisession.backends.cached_db", "postgres"),
     "cached_mysql": ("django_multisession.backends.cached_db", "mysql"),
@@ -73,7 +75,7 @@ def Store(engine_name: str) -> Iterator[Any]:
     """The engine's `SessionStore`, its store empty."""
     if reason := servers.MISSING.get(engine_name.removeprefix("cached_")):
         pytest.skip(reason)
-    module, alias = ENGINES[engine_name]
+    module, alias = (ENGINES | CACHED)[engine_name]
     SessionRouter.alias = alias or "default"
     store = import_module(module).SessionStore
     with override_settings(SESSION_ENGINE=module):

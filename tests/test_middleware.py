@@ -24,7 +24,7 @@ from .browsers import AUTH, COOKIE, DJANGOS, OURS, Browser, new_user
 from .conftest import ENGINES
 
 
-@pytest.fixture(params=list(ENGINES))
+@pytest.fixture(params=[*ENGINES, "cached_sqlite"])
 def engine_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -138,7 +138,7 @@ class TestAfterAnError:
         old = browser.key
         assert browser.get("/fail_in_a_transaction/signing_in/").status_code == 502
         assert face(Store()).exists(browser.key)
-        assert (browser.key == old) is (engine_name in ("sqlite", "postgres", "mysql"))
+        assert (browser.key == old) is (engine_name in ("sqlite", "postgres", "mysql", "cached_sqlite"))
         assert browser.get("/look/").json()["count"] == 1
 
     def test_the_cookie_is_as_after_a_success(self, browser, ann):

@@ -101,6 +101,24 @@ CONTENDERS = [
         if each.name in ("multisession", "Django db")
     ),
     Contender(
+        "multisession cached_db",
+        "postgres",
+        f"{OURS}.cached_db",
+        apps=("django_multisession",),
+        model="django_multisession.Session",
+        settings={"MULTISESSION_REDIS": "{redis}"},
+        also="redis",
+    ),
+    Contender(
+        "multisession redis",
+        "postgres",
+        f"{OURS}.redis",
+        apps=("django_multisession",),
+        settings={"MULTISESSION_REDIS": "{redis}"},
+        also="redis",
+        note="in this table for the comparison with cached_db",
+    ),
+    Contender(
         "Django cached_db on django-redis",
         "postgres",
         CACHED_DB,

@@ -50,7 +50,7 @@ urlpatterns = [path("admin/", site.urls)]
 pytestmark = pytest.mark.urls(__name__)
 
 
-@pytest.fixture(params=list(ENGINES))
+@pytest.fixture(params=[*ENGINES, "cached_sqlite"])
 def engine_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -27,7 +27,7 @@ from .test_purgesessions import RUN, Terminal, ended
 HOSTILE = "[red]\x1b]0;owned\x07\x1b[2J\u202egnp.exe"
 
 
-@pytest.fixture(params=list(ENGINES))
+@pytest.fixture(params=[*ENGINES, "cached_sqlite"])
 def engine_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -41,6 +41,7 @@ from .outage import Outage
 LEASE, COPY = b"l", b"c"
 TOKEN_SIZE, MAC_SIZE = 16, 16  # bytes
 MOMENT = struct.Struct(">q")  # milliseconds since 1970
+OFTEN = 3  # then it is this client's way, and not that of one command which came again on a new connection
 SIGNED_AT = 1 + MAC_SIZE
 RECORD_AT = SIGNED_AT + MOMENT.size
 
@@ -79,7 +80,7 @@ class Copies:
         self._of = of
         self._commands: Commands | None = None
         self._lock = Lock()
-        self._by_script = False
+        self._in_vain = 0  # SET ... GET, one after the other
         self.outage: Outage = of.outage if of else Outage()
 
     async def take(self, place: str, id: str) -> Record | Lease | Refused | None:
@@ -132,14 +133,18 @@ class Copies:
 
     async def _take(self, id: str, lease: Lease, meaning: Any) -> Any:
         left = int(conf.TIMEOUT * 1000)
-        if not self._by_script:
+        if self._in_vain < OFTEN:
             command = "SET", _key(id), lease.value, "NX", "GET", "PX", left
             try:
-                return await self._opened().execute(command, meaning)
-            except (redis.ResponseError, _Boolean) as error:
-                if not isinstance(error, _Boolean) and "syntax" not in str(error):
+                found = await self._opened().execute(command, meaning)
+                self._in_vain = 0 if isinstance(found, Record) else self._in_vain
+                return found
+            except _Boolean:
+                self._in_vain += 1
+            except redis.ResponseError as error:
+                if "syntax" not in str(error):
                     raise
-                self._by_script = True
+                self._in_vain = OFTEN
         return await self._run(TAKE, meaning, id, lease.value, left)
 
     async def _run(self, script: str, meaning: Any, id: str, *arguments: object) -> Any:

@@ -1,0 +1,242 @@
+"""What a copy is worth: signed for its session and its place, for no longer than its age, within the session's own."""
+
+import asyncio
+import os
+import threading
+import time
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import connections
+
+from django_multisession import user_sessions
+from django_multisession.backends import redis
+from django_multisession.backends.cached_db import copies
+from django_multisession.backends.db import SessionStore, statements
+from django_multisession.payload import codecs
+from django_multisession.records import identify
+from django_multisession.testing.faces import SyncFace
+from django_multisession.testing.stored import saved
+from django_multisession.twins import run_sync
+
+
+@pytest.fixture
+def engine_name() -> str:
+    return "cached_sqlite"
+
+
+@pytest.fixture
+def client(Store: Any) -> Any:
+    return redis.SessionStore.storage.client
+
+
+def cached(face: Any, Store: Any, **data: Any) -> tuple[str, str]:
+    """A session's key, and that of its copy."""
+    key = saved(face, Store, **data)
+    face(Store(key)).load()
+    return key, copies._key(identify(key))
+
+
+def test_another_sessions_copy_is_refused(Store, face, client, caplog):
+    key, copy = cached(face, Store, a=1)
+    other, others_copy = cached(face, Store, a="other")
+    client.set(copy, client.get(others_copy))
+    assert face(Store(key)).load() == {"a": 1}
+    assert "Session copy refused" in caplog.text
+    assert face(Store(key)).load() == {"a": 1}
+    assert client.get(copy)[:1] == b"c"  # a right one, by now
+
+
+@pytest.mark.parametrize("at", [0, 1, 16, 17, 24, 25, 33, -1])
+def test_a_changed_byte(Store, face, client, at):
+    key, copy = cached(face, Store, a=1)
+    value = bytearray(client.get(copy))
+    value[at] ^= 1
+    client.set(copy, bytes(value))
+    assert face(Store(key)).load() == {"a": 1}
+
+
+@pytest.mark.parametrize("value", [b"", b"c", b"l", b"l" + b"x" * 15, b"x" * 100, b"c" + b"x" * 16, b"\xff" * 40])
+def test_what_is_no_copy(Store, face, client, value):
+    key, copy = cached(face, Store, a=1)
+    client.set(copy, value)
+    assert [face(Store(key)).load() for _ in range(2)] == [{"a": 1}] * 2
+    face(Store(key)).delete()
+    assert face(Store(key)).load() == {}
+
+
+def test_another_type_under_the_key(Store, face, client):
+    key, copy = cached(face, Store, a=1)
+    client.delete(copy)
+    client.lpush(copy, "x")
+    assert face(Store(key)).load() == {"a": 1}
+    face(Store(key)).delete()
+    assert face(Store(key)).load() == {}
+
+
+def test_a_copy_is_replayed_for_no_longer_than_its_age(Store, face, client, clock, settings):
+    key, copy = cached(face, Store, a=1)
+    value = client.get(copy)
+    face(Store(key)).delete()
+    client.set(copy, value)
+    assert face(Store(key)).load() == {"a": 1}  # whoever writes to Redis can do that
+    clock.shift(61)
+    client.set(copy, value)
+    assert face(Store(key)).load() == {}
+    settings.MULTISESSION_CACHE_AGE = "5m"
+    client.set(copy, value)
+    assert face(Store(key)).load() == {"a": 1}
+
+
+def test_a_copy_of_another_place_or_key_is_refused(Store, face, client, settings):
+    key, copy = cached(face, Store, a=1)
+    value = client.get(copy)
+    face(Store(key)).delete()
+    record = copies.unseal("default.", identify(key), value)
+    assert record.id == identify(key)
+    client.set(copy, copies.seal("tenant.", record, copies.epoch_now()))
+    assert face(Store(key)).load() == {}
+    client.set(copy, value)
+    settings.SECRET_KEY = "another"
+    settings.SECRET_KEY_FALLBACKS = ["not a secret: the tests' own"]
+    assert face(Store(key)).load() == {}
+
+
+def test_the_copys_key_is_not_the_payloads(Store, settings):
+    secret = settings.SECRET_KEY
+    payloads = codecs._keyed(secret)[0].copy()
+    ours = copies.sha256(copies._signing_key(secret).ljust(64, b"\0").translate(copies.hmac.trans_36))
+    assert payloads.digest() != ours.digest()
+
+
+def test_neither_hits_nor_touches_lengthen_a_copy(Store, face, client, settings):
+    key, copy = cached(face, Store, a=1)
+    client.pexpire(copy, 5000)
+    for _ in range(3):
+        face(Store(key)).load()
+    assert client.pttl(copy) <= 5000
+    settings.MULTISESSION_TOUCH_AFTER = 0
+    session = face(Store(key))
+    session.load()
+    session.save()
+    assert not client.exists(copy)
+
+
+def test_a_copys_life_counts_from_its_lease(Store, client, settings):
+    settings.MULTISESSION_CACHE_AGE = 10
+    key = saved(SyncFace(), Store, a=1)
+    [row] = statements.fetch("default", statements.read_sql, identify(key), 0)
+    lease = copies.Lease(b"l" + b"x" * 16, copies.epoch_now() - 9000, time.monotonic() - 9)
+    name = copies._key(identify(key))
+    client.set(name, lease.value)
+    told = Store.storage.told
+    run_sync(told.fill("default.", lease, statements.record_of(row)))
+    assert 0 < client.pttl(name) <= 1000
+    client.set(name, lease.value)
+    late = lease._replace(since=time.monotonic() - 10)
+    run_sync(told.fill("default.", late, statements.record_of(row)))
+    assert client.get(name) == lease.value
+
+
+def test_tokens_live_for_the_timeout(Store, client, settings):
+    lease = run_sync(Store.storage.told.take("default.", "a" * 64))
+    name = copies._key("a" * 64)
+    assert client.get(name) == lease.value
+    assert 0 < client.pttl(name) <= 5000
+    assert run_sync(Store.storage.told.take("default.", "a" * 64)) is None
+    assert client.get(name) == lease.value
+
+
+def test_limits_and_expiry_hold_for_copies(Store, face, clock, settings):
+    settings.MULTISESSION_CACHE_AGE = "1h"
+    key, _ = cached(face, Store, a=1)
+    settings.MULTISESSION_IDLE_AGE = 60
+    assert face(Store(key)).load() == {"a": 1}
+    clock.shift(61)
+    assert face(Store(key)).load() == {}
+    settings.MULTISESSION_IDLE_AGE = None
+    assert face(Store(key)).load() == {"a": 1}
+    settings.MULTISESSION_ABSOLUTE_AGE = 60
+    assert face(Store(key)).load() == {}
+    settings.MULTISESSION_ABSOLUTE_AGE = None
+    ending = face(Store())
+    ending.set_expiry(100)
+    ending.save()
+    assert face(Store()).exists(ending.session_key)
+    clock.shift(101)
+    assert not face(Store()).exists(ending.session_key)
+
+
+def test_records_of_the_redis_engine_are_never_met(Store, face, client):
+    key = saved(SyncFace(), redis.SessionStore, a="of Redis")
+    assert face(Store(key)).load() == {}
+    cached(face, Store, a=1, _auth_user_id="9")
+    assert [record.id for record in run_sync(redis.SessionStore.storage.scan(None, 10))] == [identify(key)]
+    assert not client.keys("*:user:*")
+
+
+def test_what_ends_sessions_ends_their_copies(Store, face):
+    keys = [cached(face, Store, _auth_user_id="9")[0] for _ in range(3)]
+    assert len(face.functions(user_sessions).sessions_of("9")) == 3
+    assert face.functions(user_sessions).revoke_all("9").ended == 3
+    assert [face(Store()).exists(key) for key in keys] == [False] * 3
+
+
+def test_a_task_that_is_cancelled_has_told_redis(Store, client):
+    """As ASGI does where a browser hangs up: the statement goes on in its thread, and so does the word of it."""
+    key, copy = cached(SyncFace(), Store, a=1)
+    inside, go = threading.Event(), threading.Event()
+    execute = statements.execute
+
+    def slowly(*arguments: Any) -> Any:
+        inside.set()
+        assert go.wait(30)
+        return execute(*arguments)
+
+    async def cancel_a_log_out() -> None:
+        task = asyncio.create_task(Store(key).adelete())
+        while not inside.is_set():
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 30)
+        go.set()
+        await sync_to_async(connections.close_all)()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statements, "execute", slowly)
+        asyncio.run(cancel_a_log_out())
+    assert not client.exists(copy)
+    assert Store(key).load() == {}
+
+
+def test_a_child_of_a_fork_has_its_own_connections(Store, client):
+    key, copy = cached(SyncFace(), Store, a=1)
+    if not (pid := os.fork()):
+        os._exit(0 if Store(key).load() == {"a": 1} else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert Store(key).load() == {"a": 1}
+
+
+def test_servers_of_the_db_engine_are_seen_within_the_age(Store, face, clock):
+    key, _ = cached(face, Store, a=1)
+    session = face(SessionStore(key))
+    session["b"] = 2
+    session.save()
+    assert face(Store(key)).load() == {"a": 1}
+    late = face(Store(key))
+    late["c"] = 3
+    late.save()
+    assert face(Store(key)).load() == {"a": 1, "b": 2, "c": 3}
+    face(SessionStore(key)).delete()
+    clock.shift(61)
+    assert face(Store(key)).load() == {}
+
+
+def test_a_wrong_clock_hurts_nobody_else(Store, face, clock):
+    key, _ = cached(face, Store, a=1)
+    clock.shift(-30)
+    assert face(Store(key)).load() == {"a": 1}
+    clock.shift(-40)
+    assert face(Store(key)).load() == {"a": 1}
