@@ -85,7 +85,7 @@ async def merge(to: Any, found: Record, newer: Record, serializer: type) -> None
             expires_at=newer.expires_at if held.expires_at == found.expires_at else held.expires_at,
             version=held.version + 1,
         )
-        if await to.replace(record) == record:
+        if await to.replace(record) is record:
             return
 
 
