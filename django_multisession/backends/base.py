@@ -310,11 +310,13 @@ class SessionStore(SessionState):
         It is called again, on what is newest then, where another request came first: it should do nothing but that.
         Raises `SessionEnded` where the session is gone.
         """
-        return self._run(changing.change(self, self.storage, function, ATTEMPTS))
+        result: T = self._run(changing.change(self, self.storage, function, ATTEMPTS))
+        return result
 
     async def achange(self, function: Callable[[Data], Awaitable[T]] | Callable[[Data], T]) -> T:
         """As `change()`; `function` may be a coroutine function."""
-        return await self._arun(changing.change(self, self.astorage, function, ATTEMPTS))
+        result: T = await self._arun(changing.change(self, self.astorage, function, ATTEMPTS))
+        return result
 
     def delete(self, session_key: str | None = None) -> None:
         self._run(self._delete(self.storage, session_key))

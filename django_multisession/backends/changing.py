@@ -17,16 +17,15 @@ from ..exceptions import SessionConflict, SessionEnded
 from ..payload import codecs, merging
 from ..records import Record
 from ..twins import SYNC
-from ..user_sessions import rotation
 from .state import AGAIN, GONE, Overtaken
 from .storage import Storage
 
-Function = Callable[[dict[str, Any]], Any]
+Data = dict[str, Any]
 
 _at_work: ContextVar[tuple[Any, ...]] = ContextVar("django_multisession.change", default=())  # the sessions
 
 
-async def change(session: Any, storage: Storage, function: Function, attempts: int) -> Any:
+async def change(session: Any, storage: Storage, function: Callable[[Data], Any], attempts: int) -> Any:
     with _once(session):
         known = getattr(session, "_record", None)
         await session._data(storage)
@@ -66,11 +65,13 @@ class Draft:
         """Take over what others have saved since the session was loaded, which `known` is from."""
         if self.copy.session_key is None:
             return  # a new session
-        if (stored := await self.copy._stored(storage)) is None:
+        stored: Record | None = await self.copy._stored(storage)
+        if stored is None:
             raise SessionEnded(GONE)
         if stored is not known:
             return  # read just now
-        held = await rotation.newest(storage, stored.id)
+        # No locking read, as for who needs to know: of two in transactions neither could save then. A conflict tells.
+        held = await storage.read(stored.id)
         if held is None or held.is_mark or limits.is_over(held):
             await self.copy._follow(storage)
         elif (held.version, held.payload) != (stored.version, stored.payload):
@@ -80,7 +81,7 @@ class Draft:
         self.copy._session_key = overtaken.session_key
         self.copy._resolve(overtaken.held, rotated=True)
 
-    async def saved(self, storage: Storage, function: Function) -> Any:
+    async def saved(self, storage: Storage, function: Callable[[Data], Any]) -> Any:
         """What the function has returned. Raises `Overtaken`."""
         result = await _called(self.session._face is SYNC, function, self.copy._session_cache)
         self.copy._on_conflict = AGAIN
@@ -105,18 +106,18 @@ class Draft:
                 setattr(session, name, value)
 
 
-def _as_loaded(session: Any, data: dict[str, Any]) -> dict[str, Any]:
+def _as_loaded(session: Any, data: Data) -> Data:
     return codecs.deserialize(codecs.serialize(data, session.serializer), session.serializer)
 
 
-def _sort(ours: dict[str, Any], saved: dict[str, Any]) -> None:
+def _sort(ours: Data, saved: Data) -> None:
     """The order of what was saved: else the next save would find other bytes."""
     items = {**{key: ours[key] for key in saved if key in ours}, **ours}
     ours.clear()
     ours.update(items)
 
 
-async def _called(sync: bool, function: Function, data: dict[str, Any]) -> Any:
+async def _called(sync: bool, function: Callable[[Data], Any], data: Data) -> Any:
     result = function(data)
     if not isawaitable(result):
         return result

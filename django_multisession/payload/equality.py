@@ -54,7 +54,8 @@ class Freeze:
             return kind, frozenset(map(self, value))
         if isinstance(value, EXACT):
             return kind, repr(value)
-        return kind, self._bytes(value) if kind.__eq__ is object.__eq__ else _ByValue(value)
+        has_own = getattr(kind, "__eq__", None) is not object.__eq__
+        return kind, _ByValue(value) if has_own else self._bytes(value)
 
     def _bytes(self, value: Any) -> Hashable:
         """Of what is equal to nothing but itself. A pickle has no nonce; not everything can be one."""

@@ -49,7 +49,8 @@ def deep(base: Any, ours: Any, theirs: Any, freeze: Freeze) -> Any:
             continue
         if freeze(began) == freeze(mine):
             merged.pop(key, None)
-            merged.update({key: each for each in other})
+            if other:
+                merged[key] = other[0]
         elif all(isinstance(each, dict) for each in (*mine, *other)) and mine and other:
             merged[key] = deep(began[0] if began else None, mine[0], other[0], freeze)
     return merged
@@ -57,7 +58,7 @@ def deep(base: Any, ours: Any, theirs: Any, freeze: Freeze) -> Any:
 
 def messages(base: Any, ours: Any, theirs: Any, freeze: Freeze) -> str | None:
     """Of django.contrib.messages, a JSON text: theirs without what ours has shown, then what ours added."""
-    merged = _appended(*map(_parsed, (base, ours, theirs)), freeze)
+    merged = _appended(_parsed(base), _parsed(ours), _parsed(theirs), freeze)
     return json.dumps(merged) if merged else None
 
 

@@ -110,7 +110,7 @@ class Moving(base.SessionStore):
         """No conflict: it was taken over, before our save or just after it."""
         stored = self._data_of(held)
         moved = before is not None and is_there(before) is not is_there(held)
-        return stored == self._session_cache or (moved and stored is not None and stored == self._data_of(self._base))
+        return moved and stored is not None and stored in (self._session_cache, self._data_of(self._base))
 
     def _note(self, record: Record, before: str | None, now: str | None) -> None:
         """To whoever is told of it, a limit say, the record is as on the new side."""
