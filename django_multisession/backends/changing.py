@@ -93,7 +93,7 @@ class Draft:
         """The session takes over what was saved, and keeps what was done to it meanwhile."""
         session, record = self.session, self.copy._record
         session.accessed = session.modified = True  # the cookie of a new session, or key, is to be sent
-        newer = session._record
+        newer = session._record if session._record is not self.state.get("_record") else None
         if newer and record and newer.id == record.id and newer.version > record.version:
             return  # two changes of one session object at once: the later has been here before
         saved, ours = _as_loaded(self.copy, self.copy._session_cache), session._session_cache

@@ -108,14 +108,13 @@ class TestThreads:
 
 
 class TestTasks:
-    @pytest.mark.parametrize("plain", [True, False])
-    def test_by_change(self, Store, runner, plain):
+    def test_by_change(self, Store, runner):
         async def request(session: Any, number: int) -> None:
             async def achange(data: dict[str, Any]) -> None:
                 await asyncio.sleep(0)
                 change(data, number)
 
-            await session.achange((lambda data: change(data, number)) if plain else achange)
+            await session.achange((lambda data: change(data, number)) if number % 2 else achange)
 
         key = begun(Store)
         runner.run(self.of_all(Store, key, request))
@@ -156,15 +155,13 @@ barrier = Barrier(25)
 
 def request(number):
     try:
-        session = Store(given["key"])
-        session.get("count")
+        by_change, by_rules = map(Store, given["keys"])
+        by_change.get("count"), by_rules.get("count")
         barrier.wait(120)
-        if given["way"] == "change":
-            session.change(lambda data: change(data, number))
-            return
-        change(session, number)
-        message(session, number).update(HttpResponse())
-        session.save()
+        by_change.change(lambda data: change(data, number))
+        change(by_rules, number)
+        message(by_rules, number).update(HttpResponse())
+        by_rules.save()
     finally:
         connections.close_all()
 
@@ -174,12 +171,11 @@ with ThreadPoolExecutor(25) as pool:
 
 
 @pytest.mark.parametrize("engine_name", [name for name in ENGINES if name != "memory"])
-@pytest.mark.parametrize("way", ["change", "rules"])
-def test_two_processes(Store, way):
-    key, halves = begun(Store), (range(25), range(25, 50))
-    more = {"MULTISESSION_MERGE": RULES}
-    processes = [child(CHILD, key=key, way=way, numbers=list(numbers), more=more) for numbers in halves]
+def test_two_processes(Store):
+    keys, more = [begun(Store), begun(Store)], {"MULTISESSION_MERGE": RULES}
+    processes = [child(CHILD, keys=keys, numbers=list(n), more=more) for n in (range(25), range(25, 50))]
     for process in processes:
         _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
-    assert_all_counted(Store, key, messages=way == "rules")
+    for key, messages in zip(keys, (False, True), strict=True):
+        assert_all_counted(Store, key, messages=messages)
