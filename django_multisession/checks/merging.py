@@ -12,7 +12,7 @@ RULES = ", ".join(rules.BUILT_IN)
 
 @check("E020", *EVERY_ENGINE)
 def unknown_rule() -> Problems:
-    if not isinstance(chosen := conf.MERGE, dict):
+    if not isinstance(chosen := conf.MERGE if conf.MERGE is not None else {}, dict):
         yield f"MULTISESSION_MERGE is {chosen!r}.", "Set it to a dict of session keys and rules, or leave it out."
         return
     for key, rule in chosen.items():

@@ -4,18 +4,22 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import pytest
+import time_machine
 from django.db import transaction
-from django.test import override_settings
+from django.http import HttpResponse
+from django.test import RequestFactory, override_settings
+from django.utils.module_loading import import_string
 
 from django_multisession.exceptions import SessionConflict, SessionEnded, SessionNotSerializable, SessionTooLarge
 from django_multisession.testing.faces import AsyncStore
 from django_multisession.testing.stored import close_connections, saved, stored
 
+from ..browsers import COOKIE, DJANGOS, OURS
 from ..conftest import ENGINES
 from ..routers import SessionRouter
 
@@ -200,6 +204,40 @@ class TestNewSessions:
         assert session.session_key is None
         assert dict(session.items()) == {"unsaved": 1}
         assert verbs.scan(None, 10) == []
+
+
+class TestCookies:
+    """What the middleware tells the browser after a change, be it ours or Django's."""
+
+    @pytest.fixture(params=[OURS, DJANGOS], ids=["ours", "Django's"])
+    def answered(self, request: pytest.FixtureRequest, Store: Any, face: Any) -> Any:
+        """The session cookie of the response to a request whose view changes the session; `None`: there is none."""
+
+        async def aview(request: Any) -> HttpResponse:
+            await request.session.achange(count)
+            return HttpResponse()
+
+        def view(request: Any) -> HttpResponse:
+            request.session.change(count)
+            return HttpResponse()
+
+        def answer(key: str | None) -> str | None:
+            asked = RequestFactory().get("/")
+            asked.COOKIES.update({COOKIE: key} if key else {})
+            response = middleware(view if face.name == "sync" else aview)(asked)
+            response = response if face.name == "sync" else face.runner.run(response)
+            return response.cookies[COOKIE].value if COOKIE in response.cookies else None
+
+        middleware = import_string(request.param)
+        return answer
+
+    def test_a_new_session_gets_its_cookie(self, answered, Store, face):
+        assert stored(face, Store, answered(None)) == {"count": 1}
+
+    def test_one_that_there_was_keeps_it(self, answered, Store, face):
+        key = saved(face, Store, count=1)
+        assert answered(key) == key
+        assert stored(face, Store, key) == {"count": 2}
 
 
 class TestEndedSessions:
@@ -460,6 +498,18 @@ class TestAsync:
         key = saved(lambda store: store, Store, count=0)
         runner.run(cancelled())
         assert Store(key).load() == {"count": 1, "mine": 1}
+
+
+def test_two_that_count_to_the_same_number_in_the_same_millisecond(Store):
+    """Their records are equal: which of them the store holds is told by whose it is."""
+    with time_machine.travel(datetime.now(UTC), tick=False), override_settings(MULTISESSION_MERGE={"count": "sum"}):
+        key = saved(lambda store: store, Store, count=0)
+        sessions = [Store(key) for _ in range(3)]
+        for session in sessions:
+            count(session)
+        for session in sessions:
+            session.save()
+        assert Store(key).load() == {"count": 3}
 
 
 @pytest.mark.parametrize("engine_name", SQL)
