@@ -1,6 +1,7 @@
 """`session.change()`: a function of the newest data, whatever else is saved meanwhile."""
 
 import asyncio
+import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,12 +16,14 @@ from django.http import HttpResponse
 from django.test import RequestFactory, override_settings
 from django.utils.module_loading import import_string
 
+from django_multisession.backends.changing import change as changing_core
 from django_multisession.exceptions import SessionConflict, SessionEnded, SessionNotSerializable, SessionTooLarge
 from django_multisession.testing.faces import AsyncStore
 from django_multisession.testing.stored import close_connections, saved, stored
 
 from ..browsers import COOKIE, DJANGOS, OURS
 from ..conftest import ENGINES
+from ..interleaving import interleave_async, interleave_sync
 from ..routers import SessionRouter
 
 USER = {"_auth_user_id": "9"}
@@ -536,3 +539,43 @@ class TestTransactions:
         other.save()
         assert session.change(count) == 2
         assert Store(key).load() == {"count": 2, "b": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine_name", [name for name in ENGINES if name != "mysql"])
+def test_two_changes_verb_by_verb(Store, face):
+    """Whatever the order of their verbs, and one that comes after a log-out finds the session gone."""
+    chance = random.Random(5)
+    for round in range(60):
+        key, ends = saved(face, Store, count=0, **USER), round % 3 == 0
+        counted = interleaved(Store, face, key, [chance.randrange(3) for _ in range(14)], ends)
+        if ends:
+            assert face(Store()).exists(key) is False
+        else:
+            assert stored(face, Store, key) == {"count": counted, **USER}
+
+
+def interleaved(Store: Any, face: Any, key: str, order: list[int], ends: bool) -> int:
+    """How many of three changes came through; one of them is a log-out, if it `ends`."""
+    came_through = []
+
+    async def changing(storage: Any) -> None:
+        session = Store(key)
+        await session._data(storage)
+        if session.session_key is None:
+            return  # after the log-out: a session of its own
+        with suppress(SessionEnded):
+            came_through.append(await changing_core(session, storage, count, 1000))
+
+    async def ending(storage: Any) -> None:
+        await Store(key)._delete(storage)
+
+    async def on_the_loop() -> None:
+        await interleave_async(Store.astorage, requests, order)
+
+    requests = [changing, changing, ending if ends else changing]
+    if face.name == "sync":
+        interleave_sync(Store.storage, requests, order)
+    else:
+        face.runner.run(on_the_loop())
+    return len(came_through)
