@@ -99,6 +99,10 @@ class Conf:
     MAX_BYTES = Setting(1024 * 1024, "Largest encoded session, in bytes; a larger one raises SessionTooLarge.")
     COMPRESS_OVER = Setting[int | None](64, "Compress serialized sessions of more than this many bytes; None: never.")
     ON_CONFLICT = Setting("merge", "What a save does when another came first: merge, overwrite or raise.")
+    MERGE = Setting[dict[str, Any] | None](
+        None,
+        "How a key that two requests have changed is merged: append, union, sum, deep, or a function's path.",
+    )
     TOUCH_AFTER = DurationSetting(
         None,
         "Time that a stored expiry may lag behind; None: 1 % of the session's age, at most 60 seconds.",

@@ -6,27 +6,29 @@ Django's sessions.
 """
 
 import dataclasses
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError
 
 from .. import limits
 from ..exceptions import EngineUnavailable, PayloadUnreadable, SessionConflict, SessionEnded
-from ..payload import codecs, merging
+from ..payload import codecs, equality, merging
 from ..records import Record, new_session_key, utcnow
 from ..signals import session_ended
 from ..twins import ASYNC, SYNC, run_sync
 from ..user_sessions import clients, devices, lifecycle, rotation
-from .state import SessionState, user_id_in
+from . import changing
+from .state import GONE, SessionState, user_id_in
 from .state import logger as logger
 from .storage import Storage
 
 ATTEMPTS = 1000  # each one that fails means that another save came through, or that a random key is taken
 
-GONE = "The session was deleted by another request: the user may have logged out."
+T = TypeVar("T")
+Data = dict[str, Any]
 
 
 class SessionStore(SessionState):
@@ -109,11 +111,11 @@ class SessionStore(SessionState):
         devices.settle_login(self)
         for _ in range(ATTEMPTS):
             serialized = codecs.serialize(self._session_cache, self.serializer)
-            if serialized == self._serialized:
+            if equality.is_same(serialized, self._serialized, self.serializer):
                 return await self._touch(storage, stored)
             record = self._next_record(stored, serialized)
             held = await storage.replace(record)
-            if held == record:
+            if held is record:  # an equal one is of another who has counted to the same number, in the same moment
                 self._note(record, devices.user_before(self, stored), record.user_id)
                 return self._wrote(record, serialized)
             if held is None or held.is_mark:
@@ -264,17 +266,19 @@ class SessionStore(SessionState):
 
     # Faces
 
-    def _run(self, core: Coroutine[Any, Any, None]) -> None:
+    def _run(self, core: Coroutine[Any, Any, T]) -> T:
         self._changes, self._face = (), SYNC
-        run_sync(core)
+        result = run_sync(core)
         if self._changes:
             run_sync(lifecycle.follow(SYNC, self))
+        return result
 
-    async def _arun(self, core: Coroutine[Any, Any, None]) -> None:
+    async def _arun(self, core: Coroutine[Any, Any, T]) -> T:
         self._changes, self._face = (), ASYNC
-        await core
+        result = await core
         if self._changes:
             await lifecycle.follow(ASYNC, self)
+        return result
 
     def load(self) -> dict[str, Any]:
         return run_sync(clients.load(SYNC, self) if self._watched else self._load(self.storage))
@@ -299,6 +303,20 @@ class SessionStore(SessionState):
 
     async def asave(self, must_create: bool = False) -> None:
         await self._arun(self._save(self.astorage, must_create))
+
+    def change(self, function: Callable[[Data], T]) -> T:
+        """Call `function` with the newest data, save what it leaves, and return what it returns.
+
+        It is called again, on what is newest then, where another request came first: it should do nothing but that.
+        Raises `SessionEnded` where the session is gone.
+        """
+        result: T = self._run(changing.change(self, self.storage, function, ATTEMPTS))
+        return result
+
+    async def achange(self, function: Callable[[Data], Awaitable[T]] | Callable[[Data], T]) -> T:
+        """As `change()`; `function` may be a coroutine function."""
+        result: T = await self._arun(changing.change(self, self.astorage, function, ATTEMPTS))
+        return result
 
     def delete(self, session_key: str | None = None) -> None:
         self._run(self._delete(self.storage, session_key))

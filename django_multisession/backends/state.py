@@ -19,6 +19,8 @@ from ..twins import SYNC, Face
 from ..user_sessions import devices, lifecycle, rotation
 
 USER_ID_LENGTH = 255  # characters: a user id is an indexed column in SQL, and a part of a key's name in Redis
+GONE = "The session was deleted by another request: the user may have logged out."
+AGAIN = "again"  # what a draft of change() does on a conflict
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 logger = logging.getLogger("django.security.SuspiciousSession")
@@ -39,6 +41,14 @@ def check_user_id(user_id: str | None) -> str | None:
     return user_id
 
 
+class Overtaken(Exception):
+    """Another request has saved `held`, under this `session_key` by now, before a draft of `change()` was saved."""
+
+    def __init__(self, session_key: str | None, held: Record) -> None:
+        super().__init__()
+        self.session_key, self.held = session_key, held
+
+
 class SessionState(SessionBase):
     _session_cache: dict[str, Any]  # SessionBase's
     _record: Record | None = None  # as last read or written: what the next save follows
@@ -55,6 +65,7 @@ class SessionState(SessionBase):
     _rotated_in: dict[str, Any] | None = None  # the log-in with which the key was cycled, a mark being left
     _link: dict[str, Any] = {}  # what the data of a copy say of their original
     _face: Face = SYNC  # of the public method at work
+    _on_conflict: str | None = None  # instead of what the site has chosen: in a draft of change()
 
     def _note(self, record: Record, before: str | None, now: str | None) -> None:
         login, self._login = self._login, None
@@ -87,10 +98,13 @@ class SessionState(SessionBase):
 
         `rotated`: under another key, which is no conflict by itself.
         """
-        if conf.ON_CONFLICT == "raise" and not (rotated and self._only_rotated(held)):
+        on_conflict = self._on_conflict or conf.ON_CONFLICT
+        if on_conflict == AGAIN:
+            raise Overtaken(self.session_key, held)
+        if on_conflict == "raise" and not (rotated and self._only_rotated(held)):
             raise SessionConflict(self._session_cache, self._data_of(held) or {})
-        if rotated or conf.ON_CONFLICT == "merge":
-            self._merge(held)
+        if rotated or on_conflict == "merge":
+            self._merge(held, by_rules=on_conflict == "merge")
         self._record = self._base = held
         self._serialized, self._committed = None, True
         return held
@@ -99,11 +113,12 @@ class SessionState(SessionBase):
         before, after = (self._data_of(each) or {} for each in (self._base, held))
         return rotation.without_log_in(before) == rotation.without_log_in(after)
 
-    def _merge(self, held: Record) -> None:
+    def _merge(self, held: Record, by_rules: bool) -> None:
         if held.user_id != self._user_id():
             raise SessionEnded("The session was saved with another user meanwhile.")
         if (stored := self._data_of(held)) is not None:  # else it is of no use to anybody
-            merging.adopt(self._data_of(self._base) or {}, self._session_cache, stored, self.serializer)
+            loaded = self._data_of(self._base) or {}
+            merging.adopt(loaded, self._session_cache, stored, self.serializer, by_rules)
 
     # From session data to record, and back
 

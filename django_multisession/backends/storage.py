@@ -19,7 +19,8 @@ class Storage(Protocol):
     async def replace(self, record: Record) -> Record | None:
         """Store `record` if the stored version is `record.version - 1`, and answer what the store now holds.
 
-        That is `record` itself (saved), another record (conflict) or `None` (gone or expired). Never creates.
+        That is `record` itself (saved), another record (conflict; an equal one too, which another has stored) or
+        `None` (gone or expired). Never creates.
         """
 
     async def touch(self, id: str, expires_at: datetime) -> bool:

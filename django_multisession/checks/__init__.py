@@ -13,6 +13,8 @@ Always, without any I/O::
     W009  MULTISESSION_REVOKE_ON has "password", but the package's middleware is missing
     E005  MULTISESSION_ENCRYPTION_KEYS is no list of usable keys
     E006  encryption keys, but no cryptography library
+    E020  MULTISESSION_MERGE is no dict, or has an unknown rule
+    E021  MULTISESSION_MERGE has a rule for a key of django.contrib.auth
     E007  redis: SESSION_CACHE_ALIAS is not in CACHES
     E008  redis: SESSION_CACHE_ALIAS is no django-redis cache, or one of shards
     E009  redis: MULTISESSION_REDIS is neither a Redis URL nor the path of a callable
@@ -245,4 +247,4 @@ def is_callable(path: object) -> bool:
     return False
 
 
-from . import foreign, installation  # noqa: E402, F401  registers them
+from . import foreign, installation, merging  # noqa: E402, F401  registers them

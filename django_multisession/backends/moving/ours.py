@@ -41,7 +41,7 @@ class Ours:
     async def replace(self, record: Record, key: str | None) -> Record | None:
         stored = as_stored(record)
         held = await self.storage.replace(stored)
-        if held == stored:
+        if held is stored:
             return record
         return None if held is None or held.is_mark else as_there(held)
 

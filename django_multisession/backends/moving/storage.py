@@ -34,6 +34,7 @@ class Keys(dict[str, str]):
     def __init__(self) -> None:
         super().__init__()
         self.there: set[str] = set()
+        self.saved: set[str] = set()  # of which the last save came through on the old side
         self.renamed: dict[str, str] = {}
 
     def know(self, key: str, in_cookies: bool) -> str:
@@ -222,6 +223,7 @@ class MovingStorage:
     async def _replace_there(self, record: Record) -> Record | None:
         key = self.keys.get(record.id)
         saved: Record | None = await self.old.replace(record, key)
+        (self.keys.saved.add if saved is record else self.keys.saved.discard)(record.id)
         held = await rotation.newest(self.to, record.id)
         if marks.gives_way(held):
             return saved

@@ -110,7 +110,10 @@ class Moving(base.SessionStore):
         """No conflict: it was taken over, before our save or just after it."""
         stored = self._data_of(held)
         moved = before is not None and is_there(before) is not is_there(held)
-        return stored == self._session_cache or (moved and stored is not None and stored == self._data_of(self._base))
+        if not moved or stored is None:
+            return False
+        # What we have made of it too, unless that only looks so: another has counted to the same number.
+        return stored == self._data_of(self._base) or (stored == self._session_cache and held.id in self._keys.saved)
 
     def _note(self, record: Record, before: str | None, now: str | None) -> None:
         """To whoever is told of it, a limit say, the record is as on the new side."""

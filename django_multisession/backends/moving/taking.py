@@ -76,7 +76,8 @@ async def merge(to: Any, found: Record, newer: Record, serializer: type) -> None
         held = await rotation.newest(to, found.id)
         if held is None or held.is_mark or (ours := _data(held, serializer)) is None:
             return
-        merging.adopt(loaded, ours, stored, serializer)
+        # Not by the rules: who has saved there looks in `to` afterwards and merges by them, and nothing counts twice.
+        merging.adopt(loaded, ours, stored, serializer, by_rules=False)
         record = dataclasses.replace(
             held,
             payload=codecs.encode(ours, held.id, serializer),
@@ -85,7 +86,7 @@ async def merge(to: Any, found: Record, newer: Record, serializer: type) -> None
             expires_at=newer.expires_at if held.expires_at == found.expires_at else held.expires_at,
             version=held.version + 1,
         )
-        if await to.replace(record) == record:
+        if await to.replace(record) is record:
             return
 
 

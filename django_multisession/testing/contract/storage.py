@@ -41,6 +41,16 @@ class TestStorage:
         assert verbs.replace(second) == second
         assert verbs.read(first.id) == second
 
+    def test_replace_tells_its_own_record_from_an_equal_one(self, verbs):
+        """Of two that count to the same number in the same millisecond, one has to do it again."""
+        first = a_record()
+        verbs.insert(first)
+        ours, theirs = (dataclasses.replace(first, payload=b"2", version=2) for _ in range(2))
+        assert verbs.replace(theirs) is theirs
+        held = verbs.replace(ours)
+        assert held == ours
+        assert held is not ours
+
     def test_replace_answers_a_conflict_with_what_is_stored(self, verbs):
         verbs.insert(first := a_record())
         for version in (1, 3, 9):

@@ -1,0 +1,35 @@
+"""Checks of `MULTISESSION_MERGE`."""
+
+from typing import Any
+
+from ..conf import conf
+from ..payload import rules
+from ..payload.merging import AUTH_KEYS
+from . import EVERY_ENGINE, Problems, check, is_callable
+
+RULES = ", ".join(rules.BUILT_IN)
+
+
+@check("E020", *EVERY_ENGINE)
+def unknown_rule() -> Problems:
+    if not isinstance(chosen := conf.MERGE if conf.MERGE is not None else {}, dict):
+        yield f"MULTISESSION_MERGE is {chosen!r}.", "Set it to a dict of session keys and rules, or leave it out."
+        return
+    for key, rule in chosen.items():
+        if not isinstance(key, str):
+            yield f"MULTISESSION_MERGE has the key {key!r}.", "Session keys are texts."
+        if not _is_rule(rule):
+            hint = f"There are: {RULES}; or the dotted path of a function(base, ours, theirs)."
+            yield f"MULTISESSION_MERGE knows no rule {rule!r}, for the key {key!r}.", hint
+
+
+@check("E021", *EVERY_ENGINE)
+def rule_for_a_log_in() -> Problems:
+    for key in AUTH_KEYS:
+        if isinstance(conf.MERGE, dict) and key in conf.MERGE:
+            message = f"MULTISESSION_MERGE has a rule for {key}, a key of django.contrib.auth."
+            yield message, "Leave it out: a log-in is one unit, of which no part is mixed with another's."
+
+
+def _is_rule(rule: Any) -> bool:
+    return callable(rule) or (isinstance(rule, str) and (rule in rules.BUILT_IN or is_callable(rule)))
