@@ -11,10 +11,13 @@ from django.http import HttpRequest, HttpResponse
 
 ENGINES = {"Redis": "redis", "PostgreSQL": "db", "MongoDB": "mongodb"}
 
+POOL: dict[str, Any] = {"OPTIONS": {"pool": True}}
+KEPT: dict[str, Any] = POOL if os.environ.get("CAPACITY_POOL") else {"CONN_MAX_AGE": 600}
+
 if not settings.configured:
     settings.configure(
         ALLOWED_HOSTS=["*"],
-        DATABASES={"default": dj_database_url.parse(os.environ["CAPACITY_POSTGRES"], conn_max_age=600)},
+        DATABASES={"default": dj_database_url.parse(os.environ["CAPACITY_POSTGRES"]) | KEPT},
         INSTALLED_APPS=[
             *(f"django.contrib.{name}" for name in ("admin", "auth", "contenttypes", "messages")),
             "django_multisession",
