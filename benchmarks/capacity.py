@@ -32,8 +32,8 @@ KINDS: dict[str, Any] = {
 PARTS = {"sizes": list(KINDS), "load": list(KINDS), "growth": ["Redis", "PostgreSQL"]}
 USUAL = {
     "bytes": [200, 600, 2048, 16384],
-    "sized": 5000,
-    "seconds": 5,
+    "sized": 2000,
+    "seconds": 4,
     "store": [1000, 10_000, 100_000, 1_000_000],
     "user": [1, 10, 100, 1000, 10_000],
 }

@@ -52,8 +52,7 @@ def _by(name: str, script: Path, seconds: int, server: int) -> dict[str, dict[st
     with _running(command, interface) as (pid, port):
         _asked(port, PATHS[interface][1], script, 1)  # connections, compiled statements
         return {
-            path.removeprefix("a"): _measured(port, path, script, seconds, pid, server)
-            for path in PATHS[interface]
+            path.removeprefix("a"): _measured(port, path, script, seconds, pid, server) for path in PATHS[interface]
         }
 
 
