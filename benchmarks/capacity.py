@@ -82,8 +82,9 @@ def in_child(part: str, name: str, bounds: dict[str, Any]) -> Any:
 
 
 def child(part: str, name: str, bounds: dict[str, Any]) -> None:
-    from benchmarks.costs import site  # noqa: F401  sets Django up
     from django.core.management import call_command
+
+    from benchmarks.costs import site  # noqa: F401  sets Django up
 
     call_command("migrate", verbosity=0)
     print(json.dumps(globals()[part](bounds)))

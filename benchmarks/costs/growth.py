@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.costs import site  # noqa: F401  sets Django up
-from benchmarks.costs.filling import fill, sized
 from django.contrib.auth import get_user_model
 from django.test import Client
 from django.urls import reverse
 
+from benchmarks.costs import site  # noqa: F401  sets Django up
+from benchmarks.costs.filling import fill, sized
 from django_multisession import engine, user_sessions
 from django_multisession.purge import purge
 from django_multisession.statistics import collect
@@ -65,16 +65,16 @@ def of_store(keys: list[str], admin: Client) -> dict[str, float]:
     some = itertools.cycle(keys[:: max(1, len(keys) // 997)])
     users = itertools.cycle(range(1000, 1000 + max(1, len(keys) // USUAL), max(1, len(keys) // 9970)))
     fresh = itertools.count(2 * 10**9)
-    storage, Store = engine.store().storage, engine.store()
+    storage, store = engine.store().storage, engine.store()
     calls = SLOW if len(keys) <= MOST_COUNTED else 0
 
     def write() -> None:
-        session = Store(next(some))
+        session = store(next(some))
         session["visits"] += 1
         session.save()
 
     def create() -> None:
-        session = Store()
+        session = store()
         session.update(sized(0, next(fresh), SIZE))
         session.save()
 
@@ -89,7 +89,7 @@ def of_store(keys: list[str], admin: Client) -> dict[str, float]:
         fill(iter([next(fresh)] * EXPIRED), SIZE, expired=True)
 
     return {
-        "load": median(CALLS, lambda: Store(next(some))["visits"]),
+        "load": median(CALLS, lambda: store(next(some))["visits"]),
         "load and save": median(CALLS, write),
         "create, signed in": median(CALLS, create),
         "list of a user's ten": median(CALLS, lambda: user_sessions.sessions_of(next(users))),

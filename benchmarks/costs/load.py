@@ -38,7 +38,7 @@ end
 
 
 def measured(keys: list[str], seconds: int, server: int) -> dict[str, dict[str, dict[str, float]]]:
-    """`{server: {path: figures}}`; the engine is that of the environment, its server's processor time is measured too."""
+    """`{server: {path: figures}}`; `server` is the process of the engine's server, whose time is told too."""
     if not shutil.which("wrk"):
         raise FileNotFoundError("wrk is missing: apt-get install wrk")
     with TemporaryDirectory() as directory:
@@ -77,7 +77,7 @@ def _wait(port: int) -> None:
     until = time.monotonic() + 60
     while True:
         try:
-            with urlopen(f"http://127.0.0.1:{port}/nothing"):  # noqa: S310  our own
+            with urlopen(f"http://127.0.0.1:{port}/nothing"):
                 return
         except OSError:
             if time.monotonic() > until:

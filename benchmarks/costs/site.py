@@ -31,7 +31,7 @@ if not settings.configured:
         MULTISESSION_REDIS=os.environ.get("CAPACITY_REDIS"),
         PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
         ROOT_URLCONF="benchmarks.costs.urls",
-        SECRET_KEY="of a benchmark",  # noqa: S106
+        SECRET_KEY="of a benchmark",
         SESSION_ENGINE=f"django_multisession.backends.{ENGINES[os.environ['CAPACITY_ENGINE']]}",
         STATIC_URL="static/",
         TEMPLATES=[

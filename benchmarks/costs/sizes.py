@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.costs import site  # noqa: F401  sets Django up
-from benchmarks.costs.filling import fill, records
 from django.db import connection
 
+from benchmarks.costs import site  # noqa: F401  sets Django up
+from benchmarks.costs.filling import fill, records
 from django_multisession import engine
 
 USUAL = 10  # sessions of a user, beside those who have one

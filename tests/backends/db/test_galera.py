@@ -31,8 +31,8 @@ pytestmark = [pytest.mark.soak, pytest.mark.slow, pytest.mark.skipif(bool(MISSIN
 
 
 class GaleraNode(MariaDBServer):
-    """The first of a cluster, or one that joins it, and gets its data from the first: by rsync, which as root is "nobody",
-    whom it lets nowhere. So the nodes are nobody's, too."""
+    """The first of a cluster, or one that joins it, and gets its data from the first: by rsync, which as root is
+    "nobody", who may go nowhere. So the nodes are nobody's, too."""
 
     ready_line = b"Synchronized with group, ready for connections"
 
