@@ -95,8 +95,8 @@ def _close_what_failed(connection: Any, found: set[Any]) -> None:
         connection.close_if_unusable_or_obsolete()
 
 
-# By the id of sqlite3's connection: how many are at it, and what it made of text before. Threads may share one (Django's
-# LiveServerTestCase on a database in memory), and who came last must not take for its own what another has set.
+# By the id of sqlite3's connection: how many are at it, and what it made of text before. Threads may share one, as in
+# Django's LiveServerTestCase on a database in memory: who came last must not take for its own what another has set.
 _lenient: dict[int, tuple[int, Any]] = {}
 _counting = threading.Lock()
 

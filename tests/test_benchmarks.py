@@ -1,6 +1,7 @@
 """The benchmarks run, with next to no rows: nobody needs their figures here. The docs show those of a real run."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,30 @@ def test_the_docs_show_what_a_move_has_cost() -> None:
     times = [kept["multiples"][name] for name in ("prepare", "move")]
     assert all(f"{each} in" in page for each in times)
     assert f"{kept['move']['seconds']:.0f} s for {kept['move']['rows']:,} sessions" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["sizes", "growth"])
+def test_capacity(tmp_path: Path, part: str) -> None:
+    kept = tmp_path / "capacity.json"
+    shown = run("capacity.py", "--tiny", "--only", part, "--engine", "Redis", "--json", str(kept))
+    found = json.loads(kept.read_text())[part]["Redis"]
+    assert set(found) == {"sizes": {"200"}, "growth": {"store", "user"}}[part]
+    assert "Redis" in shown
+    assert run("capacity.py", "--from-json", str(kept)) == shown
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is missing: apt-get install wrk")
+def test_capacity_under_load(tmp_path: Path) -> None:
+    kept = tmp_path / "capacity.json"
+    run("capacity.py", "--tiny", "--only", "load", "--engine", "Redis", "--json", str(kept))
+    found = json.loads(kept.read_text())["load"]["Redis"]
+    assert all(found[server][path]["requests"] > 0 for server in ("gunicorn", "uvicorn") for path in ("read", "write"))
+
+
+def test_the_docs_show_what_capacity_has_measured() -> None:
+    shown = run("capacity.py", "--from-json", str(BENCHMARKS / "results" / "capacity.json"))
+    page = (BENCHMARKS.parent / "docs" / "capacity.md").read_text()
+    assert len(shown) > 1000
+    assert shown.strip() in page

@@ -28,7 +28,7 @@ class Gathering:
 
 
 def sized(number: int, user: object, size: int) -> dict[str, Any]:
-    """Of a signed-in user, so many bytes as JSON; what fills it is a cart, and beyond 1 KB text that hardly compresses."""
+    """Of a signed-in user, so many bytes as JSON; a cart, and beyond 1 KB text that hardly compresses."""
     found = data.auth(0) | {"_auth_user_id": str(user), "visits": number}
     dice = random.Random(number)
     while data.size(found) < min(size, 1000) - 60:
@@ -40,9 +40,9 @@ def sized(number: int, user: object, size: int) -> dict[str, Any]:
 
 def records(users: Iterator[Any], size: int, expired: bool = False) -> Iterator[tuple[str, Any]]:
     """Keys and records, one for each user that comes."""
-    Store = engine.store()
+    store = engine.store()
     for number, user in enumerate(users):
-        session = Store()
+        session = store()
         session.update(sized(number, user, size))
         run_sync(session._create(gathering := Gathering()))
         [record] = gathering.records

@@ -11,10 +11,13 @@ from django.http import HttpRequest, HttpResponse
 
 ENGINES = {"Redis": "redis", "PostgreSQL": "db", "MongoDB": "mongodb"}
 
+POOL: dict[str, Any] = {"OPTIONS": {"pool": True}}
+KEPT: dict[str, Any] = POOL if os.environ.get("CAPACITY_POOL") else {"CONN_MAX_AGE": 600}
+
 if not settings.configured:
     settings.configure(
         ALLOWED_HOSTS=["*"],
-        DATABASES={"default": dj_database_url.parse(os.environ["CAPACITY_POSTGRES"], conn_max_age=600)},
+        DATABASES={"default": dj_database_url.parse(os.environ["CAPACITY_POSTGRES"]) | KEPT},
         INSTALLED_APPS=[
             *(f"django.contrib.{name}" for name in ("admin", "auth", "contenttypes", "messages")),
             "django_multisession",
@@ -28,7 +31,7 @@ if not settings.configured:
         MULTISESSION_REDIS=os.environ.get("CAPACITY_REDIS"),
         PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
         ROOT_URLCONF="benchmarks.costs.urls",
-        SECRET_KEY="of a benchmark",  # noqa: S106
+        SECRET_KEY="of a benchmark",
         SESSION_ENGINE=f"django_multisession.backends.{ENGINES[os.environ['CAPACITY_ENGINE']]}",
         STATIC_URL="static/",
         TEMPLATES=[
