@@ -13,11 +13,12 @@
 `CreateError` and `UpdateError` are Django's own, from `django.contrib.sessions.backends.base`.
 """
 
+from importlib import import_module
 from typing import Any
 
 from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 
 
 class MultisessionError(Exception):
@@ -127,3 +128,24 @@ class InvalidOption(MultisessionError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.name} is {self.value!r}: {self.advice}"
+
+
+def driver_missing(error: ImportError, extra: str, **needed: str) -> ImproperlyConfigured:
+    """What an engine raises whose driver cannot be imported, be it missing or too old.
+
+    `needed` are the modules of `extra` and the oldest release of each.
+    """
+    versions = [f"{module} {version} or newer ({_installed(module)})" for module, version in needed.items()]
+    return ImproperlyConfigured(
+        f"This session engine cannot be imported: {error}. It needs {' and '.join(versions)}: "
+        f"pip install django-multisession[{extra}]."
+    )
+
+
+def _installed(module: str) -> str:
+    try:
+        found = import_module(module)
+    except ImportError:
+        return "not installed"
+    version = getattr(found, "__version__", None) or getattr(found, "version", "some release")
+    return f"there is {version}"

@@ -244,7 +244,14 @@ try:
 except django.core.exceptions.ImproperlyConfigured as error:
     print(error)
 """
-    assert f"pip install django-multisession[{name}]" in fresh(code, blocked=drivers)
+    message = fresh(code, blocked=drivers)
+    assert f"pip install django-multisession[{name}]" in message
+    assert drivers in message
+    extras = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for requirement in extras[name]:
+        driver, _, version = requirement.partition(">=")
+        found = f"{driver.replace('-', '_')} {version} or newer" in message
+        assert found is (driver != "hiredis")  # without which redis-py works too
 
 
 def test_missing_driver_is_reported_by_check() -> None:

@@ -9,7 +9,7 @@ from django.utils.module_loading import import_string
 
 from ...conf import conf
 from ...connections import Connections, is_of_network
-from ...exceptions import EngineUnavailable
+from ...exceptions import EngineUnavailable, driver_missing
 from ...twins import run_sync
 from .. import base
 from . import checks  # noqa: F401  registers them
@@ -20,7 +20,7 @@ try:
 
     from .storage import MongoStorage, logger
 except ImportError as error:
-    raise ImproperlyConfigured("This session engine needs: pip install django-multisession[mongodb].") from error
+    raise driver_missing(error, "mongodb", pymongo="4.13") from error
 
 # Options with which a URI says itself how long to wait; without any, MongoDB's driver waits for ever, and without the
 # last the server for a majority.

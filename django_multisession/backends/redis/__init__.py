@@ -1,9 +1,9 @@
 """Sessions in Redis or Valkey, through django-redis. What is stored, and by which commands: see `storage.py`."""
 
-from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import classproperty
 
 from ...connections import Connections
+from ...exceptions import driver_missing
 from .. import base
 from . import checks  # noqa: F401  registers them
 
@@ -12,7 +12,7 @@ try:
     from .cluster import storage_of
     from .storage import RedisStorage
 except ImportError as error:
-    raise ImproperlyConfigured("This session engine needs: pip install django-multisession[redis].") from error
+    raise driver_missing(error, "redis", redis="5.2", django_redis="5.4") from error
 
 connections = Connections(
     lambda: storage_of(clients.configured()),

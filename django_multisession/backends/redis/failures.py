@@ -1,4 +1,4 @@
-"""What went wrong with a command, and what may be done about it: by what the server says, not by an error's class alone.
+"""What went wrong with a command, and what may be done: by what the server says, not by an error's class alone.
 
 Redis before 7.0 wraps what a script's command is answered in words of its own, as an error of no class ("ERR Error
 running script (call to f_...): @user_script: 30: -READONLY You can't write against a read only replica.").
