@@ -1,13 +1,13 @@
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from . import engine
 
 
 class MultisessionConfig(AppConfig):
     name = "django_multisession"
-    verbose_name = _("Sessions")
+    verbose_name = pgettext_lazy("django_multisession", "Sessions")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

@@ -195,7 +195,7 @@ def test_an_admin_ends_all_sessions_of_a_user(open_browser):
     expect(admin.get_by_role("row").filter(has_text="Firefox on Linux")).to_have_count(1)
     admin.get_by_role("button", name="End all sessions").click()
     admin.get_by_role("button", name="Yes, I").click()
-    assert "2 sessions were ended." in admin.locator(".messagelist").inner_text()
+    assert "2 sessions were signed out." in admin.locator(".messagelist").inner_text()
     assert [signed_in(page) for page in (guest, again, admin)] == [False, False, True]
 
 
@@ -210,7 +210,7 @@ def test_an_admin_ends_the_sessions_of_several_users(open_browser):
     admin.get_by_label("Action:").select_option("End all sessions")
     admin.locator("button[name=index]").click()  # "Go", or since Django 6.1 "Run"
     admin.get_by_role("button", name="Yes, I").click()
-    assert "3 sessions were ended." in admin.locator(".messagelist").inner_text()
+    assert "3 sessions were signed out." in admin.locator(".messagelist").inner_text()
     assert [signed_in(page) for page in (*guests, admin)] == [False, False, False, True]
 
 
