@@ -13,7 +13,7 @@ from django.utils.translation.template import templatize
 import django_multisession
 
 PACKAGE = Path(django_multisession.__file__).parent
-LANGUAGES = ["de", "es", "fr", "ja", "zh_Hans"]
+LANGUAGES = ["ar", "de", "es", "fr", "he", "it", "ja", "ko", "pl", "pt", "zh_Hans"]
 FUNCTIONS = {"_", "gettext", "gettext_lazy", "ngettext", "ngettext_lazy", "pgettext", "pgettext_lazy"}
 MARKED = re.compile(r"""\b(?:_|n?gettext)\(u?("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
 PLACEHOLDER = re.compile(r"%\((\w+)\)[sd]")
