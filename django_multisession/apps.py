@@ -11,11 +11,15 @@ class MultisessionConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks  # noqa: F401  registers them
+        from . import (
+            checks,  # noqa: F401  registers them
+            metrics,
+        )
         from .user_sessions import hooks  # needs the apps' models
 
         hooks.connect()
         engine.kind()  # imports it, and so its checks are there when `manage.py check` asks for them
+        metrics.start_if_measured()
         post_migrate.connect(make_indexes, sender=self, dispatch_uid="django_multisession")
 
 
