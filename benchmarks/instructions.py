@@ -96,7 +96,22 @@ def parts(url: str) -> dict[str, Callable[[], Any]]:
         "JSON to data": lambda: codecs.deserialize(serialized, serializer),
         "data to JSON": lambda: codecs.serialize(signed_in, serializer),
         "compression and signature": lambda: codecs.close(serialized, id),
+        "read, measured": lambda: (measure(), SessionStore(key)["visits"]),
+        "write, measured": lambda: (measure(), workloads.write(key)),
     }
+
+
+def measure() -> None:
+    """Metrics on, with a provider that keeps them in memory. The parts before this one are without."""
+    from opentelemetry import metrics as api
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    from django_multisession import metrics
+
+    if not metrics._replaced:
+        api.set_meter_provider(MeterProvider([InMemoryMetricReader()]))
+        metrics.start()
 
 
 if __name__ == "__main__":

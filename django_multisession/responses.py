@@ -8,7 +8,7 @@ being kept anywhere: what it names is gone then. It is signed, good for `TOKEN_A
 
 import time
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core import signing
 from django.http import HttpResponse, JsonResponse
@@ -20,6 +20,9 @@ from django.utils.translation import gettext as _
 
 from .exceptions import TooManySessions
 
+Response = TypeVar("Response", bound=HttpResponse)
+
+HTML, JSON = "text/html", "application/json"
 RETRY_AFTER = 10  # seconds
 UNAVAILABLE = "503.html", "django_multisession/503.html"  # the site's own first
 REFUSED = "django_multisession/refused.html"
@@ -34,17 +37,14 @@ _telling = Lock()
 
 def wants_json(request: Any) -> bool:
     """By the header `Accept`: whatever leaves it open gets HTML."""
-    return request.method == "DELETE" or request.get_preferred_type(["text/html", "application/json"]) == JSON
-
-
-JSON = "application/json"
+    return request.method == "DELETE" or bool(request.get_preferred_type([HTML, JSON]) == JSON)
 
 
 def error(status: int, name: str, detail: str, **more: Any) -> JsonResponse:
     return _finished(JsonResponse({"error": name, "detail": detail, **more}, status=status))
 
 
-def _finished(response: Any) -> Any:
+def _finished(response: Response) -> Response:
     patch_vary_headers(response, ("Accept", "Cookie"))
     add_never_cache_headers(response)
     return response
@@ -68,7 +68,7 @@ def unavailable(request: Any, why: Exception | None = None) -> HttpResponse:
 
 def _unavailable_page() -> str:
     try:
-        return loader.select_template(UNAVAILABLE).render()  # with no request: its context may ask for the session
+        return str(loader.select_template(UNAVAILABLE).render())  # with no request: its context may ask for the session
     except TemplateDoesNotExist:  # the app is not installed
         return "<h1>Service Unavailable</h1>"
 

@@ -26,6 +26,7 @@ from .twins import run_sync
 from .user_sessions import browsers, devices, listing
 
 PAGE = 500  # records
+MOST_ACTIVE = 10  # users who were active last
 MOST_NAMES = 1000  # that are told apart: a site may make up keys or devices without end
 NAME_LENGTH = 80  # characters
 UNKNOWN = "?"  # device
@@ -49,7 +50,7 @@ class Statistics:
 
     `complete` is `False` if the pass ended at a bound. `foreign` records were made with none of this site's keys: they
     count nowhere else. `names` are top-level keys, with the number of their sessions. `devices` are those recorded at
-    log-ins, `UNKNOWN` of those that say nothing of use.
+    log-ins, `UNKNOWN` of those that say nothing of use. `active` are the users who were active last, by id, and when.
     """
 
     sessions: int = 0
@@ -68,6 +69,7 @@ class Statistics:
     expiries: dict[date, int] = field(default_factory=dict)
     devices: dict[str, int] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
+    active: list[tuple[str, datetime]] = field(default_factory=list)
 
 
 Report = Callable[[int, float], object]  # takes the sessions seen so far, and the seconds
@@ -113,6 +115,7 @@ class _Tally:
         self.sizes, self.ages, self.idle = ([0] * (len(bounds) + 1) for bounds in (SIZES, AGES, IDLE))
         self.log_ins, self.expiries = Counter[date](), Counter[date]()
         self.devices, self.names = Counter[str](), Counter[str]()
+        self.active = dict[str, datetime]()
 
     def take(self, records: list[Record]) -> None:
         ours = listing.ours(records)
@@ -126,6 +129,7 @@ class _Tally:
         self._take_times(record)
         if record.user_id:
             self.users.add(record.user_id)
+            self._take_activity(record.user_id, record.updated_at)
             self.log_ins[day_of(record.created_at)] += 1
         else:
             self.anonymous += 1
@@ -140,6 +144,14 @@ class _Tally:
         self.ages[bisect_left(AGES, (self.now - record.created_at).total_seconds())] += 1
         self.idle[bisect_left(IDLE, (self.now - record.updated_at).total_seconds())] += 1
         self.expiries[day_of(limits.latest(record.expires_at, record.created_at, record.updated_at))] += 1
+
+    def _take_activity(self, user_id: str, moment: datetime) -> None:
+        self.active[user_id] = max(moment, self.active.get(user_id, moment))
+        if len(self.active) > MOST_NAMES:  # the latest are kept, so none of them is lost
+            self.active = dict(self._latest())
+
+    def _latest(self) -> list[tuple[str, datetime]]:
+        return sorted(self.active.items(), key=lambda each: each[1], reverse=True)[:MOST_ACTIVE]
 
     def _take_data(self, record: Record) -> None:
         try:
@@ -169,6 +181,7 @@ class _Tally:
             expiries=dict(sorted(self.expiries.items())),
             devices=dict(self.devices.most_common()),
             names=dict(self.names.most_common()),
+            active=self._latest(),
         )
 
 
@@ -193,6 +206,7 @@ def day_of(moment: datetime) -> date:
 def as_json(found: Statistics) -> dict[str, Any]:
     """The fields, in what JSON has."""
     fields = dataclasses.asdict(found)
+    del fields["active"]  # who somebody is does not belong into numbers
     for name in ("sizes", "ages", "idle"):
         fields[name] = [each._asdict() for each in getattr(found, name)]
     for name in ("log_ins", "expiries"):

@@ -22,6 +22,7 @@ from django.test import RequestFactory, override_settings
 from django.utils import timezone, translation
 
 import django_multisession
+from django_multisession.charts import Bar, Chart
 from django_multisession.user_sessions import UserSession
 from example_project.servers import free_port
 
@@ -195,7 +196,7 @@ def test_an_admin_ends_all_sessions_of_a_user(open_browser):
     expect(admin.get_by_role("row").filter(has_text="Firefox on Linux")).to_have_count(1)
     admin.get_by_role("button", name="End all sessions").click()
     admin.get_by_role("button", name="Yes, I").click()
-    assert "2 sessions were ended." in admin.locator(".messagelist").inner_text()
+    assert "2 sessions were signed out." in admin.locator(".messagelist").inner_text()
     assert [signed_in(page) for page in (guest, again, admin)] == [False, False, True]
 
 
@@ -210,7 +211,7 @@ def test_an_admin_ends_the_sessions_of_several_users(open_browser):
     admin.get_by_label("Action:").select_option("End all sessions")
     admin.locator("button[name=index]").click()  # "Go", or since Django 6.1 "Run"
     admin.get_by_role("button", name="Yes, I").click()
-    assert "3 sessions were ended." in admin.locator(".messagelist").inner_text()
+    assert "3 sessions were signed out." in admin.locator(".messagelist").inner_text()
     assert [signed_in(page) for page in (*guests, admin)] == [False, False, False, True]
 
 
@@ -245,8 +246,12 @@ def test_axe_finds_nothing_on_the_example_site(open_browser, scheme):
     assert violations(one) == []
 
 
-@pytest.mark.parametrize("language", ["de", "en", "es", "fr", "ja", "zh-hans"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+LANGUAGES = ["ar", "de", "en", "es", "fr", "he", "it", "ja", "ko", "pl", "pt", "zh-hans"]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "language"), [*(("light", each) for each in LANGUAGES), ("dark", "ar"), ("dark", "en")]
+)
 def test_axe_finds_nothing_on_the_plain_page_of_a_phone(chromium, scheme, language):
     page = chromium.new_context(color_scheme=scheme, viewport={"width": 320, "height": 640}).new_page()
     css = Path(django_multisession.__file__).parent / "static" / "django_multisession" / "pages.css"
@@ -256,6 +261,25 @@ def test_axe_finds_nothing_on_the_plain_page_of_a_phone(chromium, scheme, langua
     assert page.locator("html").get_attribute("lang") == language
     assert violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") == 320
+    page.context.close()
+
+
+@pytest.mark.parametrize("direction", ["ltr", "rtl"])
+def test_the_bars_of_a_chart_stand_over_their_ticks(chromium, direction):
+    bars = [Bar(f"day {number}", number, str(number)) for number in range(1, 16)]
+    chart = Chart("days", "Days", "", ("Day", "Sessions"), bars, ["first", "last"])
+    css = Path(django_multisession.__file__).parent / "static" / "django_multisession" / "charts.css"
+    page = chromium.new_context(viewport={"width": 800, "height": 600}).new_page()
+    body = render_to_string("django_multisession/chart.html", {"chart": chart})
+    page.set_content(f'<html dir="{direction}"><style>{css.read_text()}</style>{body}</html>')
+
+    def middle(selector: str) -> float:
+        box = page.locator(selector).bounding_box()
+        return float(box["x"] + box["width"] / 2)
+
+    first, last = middle("rect.bar >> nth=0"), middle("rect.bar >> nth=14")
+    first_tick, last_tick = middle(".ticks span >> nth=0"), middle(".ticks span >> nth=1")
+    assert (first < last) is (first_tick < last_tick) is (direction == "ltr")
     page.context.close()
 
 

@@ -13,8 +13,8 @@ from django.utils.translation.template import templatize
 import django_multisession
 
 PACKAGE = Path(django_multisession.__file__).parent
-LANGUAGES = ["de", "es", "fr", "ja", "zh_Hans"]
-FUNCTIONS = {"_", "gettext", "gettext_lazy", "ngettext", "ngettext_lazy"}
+LANGUAGES = ["ar", "de", "es", "fr", "he", "it", "ja", "ko", "pl", "pt", "zh_Hans"]
+FUNCTIONS = {"_", "gettext", "gettext_lazy", "ngettext", "ngettext_lazy", "pgettext", "pgettext_lazy"}
 MARKED = re.compile(r"""\b(?:_|n?gettext)\(u?("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
 PLACEHOLDER = re.compile(r"%\((\w+)\)[sd]")
 
@@ -29,12 +29,19 @@ def texts() -> Iterator[str]:
     for source in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(source.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS:
-                argument = node.args[0]
+                argument = node.args[node.func.id.startswith("pgettext")]  # behind the context
                 assert isinstance(argument, ast.Constant), (source, node.lineno)
                 yield str(argument.value)
     for template in PACKAGE.rglob("*.html"):
         for quoted in MARKED.findall(templatize(template.read_text())):  # Django's own reading, as for makemessages
             yield ast.literal_eval(quoted)
+
+
+def test_titles_are_translated_in_a_context_of_our_own() -> None:
+    for language in LANGUAGES:
+        titles = {entry.msgid for entry in catalog(language) if entry.msgctxt == "django_multisession"}
+        assert titles == {"Sessions", "Users"}, language
+        assert {entry.msgctxt for entry in catalog(language)} == {None, "django_multisession"}
 
 
 def test_languages() -> None:
@@ -72,5 +79,5 @@ def test_django_finds_them() -> None:
         assert translation.gettext("Your sessions") == "Ihre Sitzungen"
     with translation.override("zh-hans"):
         assert translation.ngettext("%(count)d session was found.", "%(count)d sessions were found.", 2).startswith(
-            "找"
+            "已"
         )

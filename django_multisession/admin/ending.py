@@ -17,7 +17,7 @@ from ..user_sessions import REPAIR_PAGES, Revoked, UserSession
 def refusal(session: UserSession | None) -> str | None:
     if session is None:
         return _("This session has ended already.")
-    return _("This is your own session: log out instead.") if session.is_current else None
+    return _("This is your own session: sign out instead.") if session.is_current else None
 
 
 def end_one(request: HttpRequest, user: Any, session: UserSession) -> None:
@@ -25,7 +25,7 @@ def end_one(request: HttpRequest, user: Any, session: UserSession) -> None:
         return messages.warning(request, _("This session has ended already."))
     named = {"id": session.id, "device": session.device or _("unknown device")}
     log(request, [user], _("Ended the session %(id)s (%(device)s).") % named)
-    messages.success(request, _("The session was ended."))
+    messages.success(request, _("That session was signed out."))
 
 
 def end_all(request: HttpRequest, users: Iterable[Any]) -> None:
@@ -49,7 +49,7 @@ def end_all(request: HttpRequest, users: Iterable[Any]) -> None:
     finally:
         log(request, list(dict.fromkeys(done)), _("Ended all sessions."))
     total = sum(counts)
-    text = ngettext("%(sessions)s session was ended.", "%(sessions)s sessions were ended.", total)
+    text = ngettext("%(sessions)s session was signed out.", "%(sessions)s sessions were signed out.", total)
     messages.success(request, text % {"sessions": grouped(total)})
     if any(foreign):
         messages.warning(

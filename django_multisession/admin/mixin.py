@@ -16,7 +16,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext_lazy
 
 from ..exceptions import EngineUnavailable
 from ..models import Session
@@ -47,7 +47,7 @@ class EndSessionsMixin:
             return fieldsets
         return [*fieldsets, (None, {"fields": [LINK]})]
 
-    @admin.display(description=gettext_lazy("Sessions"))
+    @admin.display(description=pgettext_lazy(pages.CONTEXT, "Sessions"))
     def sessions_link(self: Any, user: Any) -> str:
         name = "admin:django_multisession_session_user"
         url = reverse(name, args=[quote(user.pk)], current_app=self.admin_site.name)

@@ -4,8 +4,10 @@ from typing import Any
 
 import django
 from django.template.response import TemplateResponse
+from django.utils.translation import pgettext
 
 MOST_FOUND = 50  # users that a search shows
+CONTEXT = "django_multisession"  # of titles of one word, which other apps of a site translate as well
 TEMPLATES = "admin/django_multisession/session"
 Crumbs = list[tuple[str, Any]]
 
@@ -18,10 +20,15 @@ def page(model_admin: Any, request: Any, template: str, title: str, crumbs: Crum
         "media": model_admin.media,
         "title": title,
         "crumbs": crumbs,
+        "crumb_of_app": model_admin.opts.app_label != CONTEXT,  # which is called as its page is
         "crumbs_are_a_list": django.VERSION >= (6, 1),  # as the stylesheet of the admin wants them
         **context,
     }
     return TemplateResponse(request, template, context)
+
+
+def sessions() -> str:
+    return pgettext(CONTEXT, "Sessions")
 
 
 def name_of(user: Any) -> str:

@@ -13,16 +13,38 @@ from django.utils.translation import gettext_lazy
 
 from ..charts import grouped, local
 from ..models import PurgeRun
+from ..purge import loop
 from .purge_charts import charts
 
-COLUMNS = "started", "duration", "rows_purged", "batches", "more_waiting", "reason", "host", "table"
+COLUMNS = "started", "duration", "rows_purged", "batches", "more_waiting", "why", "host", "table"
+REASONS = {
+    loop.DONE: gettext_lazy("nothing was left"),
+    loop.SERVER: gettext_lazy("the server expires by itself"),
+    loop.MAX_ROWS: gettext_lazy("enough rows"),
+    loop.MAX_SECONDS: gettext_lazy("time was up"),
+    loop.STOPPED: gettext_lazy("stopped"),
+    loop.RUNNING: gettext_lazy("another one was running"),
+    loop.ERROR: gettext_lazy("an error"),
+}
+
+
+class ReasonFilter(admin.SimpleListFilter):
+    title = gettext_lazy("reason")
+    parameter_name = "reason"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        known = model_admin.get_queryset(request).order_by("reason").values_list("reason", flat=True).distinct()
+        return [(reason, REASONS.get(reason, reason)) for reason in known]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[PurgeRun]) -> QuerySet[PurgeRun]:
+        return queryset.filter(reason=self.value()) if self.value() else queryset
 
 
 class PurgeRunAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """For users with the permission to view them. Nobody adds, changes or deletes one: the purge keeps the newest."""
 
     list_display = COLUMNS
-    list_filter = "reason", "host", "table"
+    list_filter = ReasonFilter, "host", "table"
     ordering = ("-pk",)
     fields = readonly_fields = COLUMNS
 
@@ -60,6 +82,10 @@ class PurgeRunAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if took < timedelta(minutes=1):
             return _("%(seconds)s s") % {"seconds": number_format(took.total_seconds(), 1)}
         return str(timedelta(seconds=round(took.total_seconds())))
+
+    @admin.display(description=gettext_lazy("reason"), ordering="reason")
+    def why(self, run: PurgeRun) -> str:
+        return str(REASONS.get(run.reason, run.reason))
 
     @admin.display(description=gettext_lazy("rows"), ordering="rows")
     def rows_purged(self, run: PurgeRun) -> str:

@@ -70,7 +70,7 @@ def _histogram(name: str, title: str, summary: str, heading: str, bins: Sequence
 def log_ins(found: Statistics) -> Chart:
     first = day_of(utcnow()) - timedelta(days=DAYS - 1)
     text = _("%(shown)s in %(days)s days, %(others)s before; of sessions that are still there")
-    return _by_day("log-ins", _("Log-ins per day"), text, found.log_ins, first)
+    return _by_day("log-ins", _("Sign-ins per day"), text, found.log_ins, first)
 
 
 def expiries(found: Statistics) -> Chart:
@@ -89,7 +89,7 @@ def _by_day(name: str, title: str, text: str, counts: dict[date, int], first: da
 
 
 def devices(found: Statistics) -> Chart:
-    none = _("None were recorded at log-ins: see MULTISESSION_TRACK_CLIENT.")
+    none = _("None were recorded when users signed in: see MULTISESSION_TRACK_CLIENT.")
     counts = {_("unknown") if name == UNKNOWN else name: sessions for name, sessions in found.devices.items()}
     return _ranking("devices", _("Devices"), none, _("Device"), counts)
 

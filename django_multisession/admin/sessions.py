@@ -24,14 +24,15 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import pgettext
 
-from .. import user_sessions
+from .. import engine, user_sessions
 from ..charts import grouped
 from ..exceptions import EngineUnavailable
 from ..models import Session
 from ..user_sessions import UserSession, UserSessions, people
 from . import ending, pages, session_charts
-from .pages import TEMPLATES, Crumbs
+from .pages import CONTEXT, TEMPLATES, Crumbs
 
 MOST_SHOWN = 200  # sessions of a user
 
@@ -81,8 +82,10 @@ class SessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def overview(self, request: HttpRequest) -> HttpResponse:
         if query := request.GET.get("q", "").replace("\0", "").strip():
             return self._found(request, query)
-        with_purges = request.user.has_perm("django_multisession.view_purgerun")
-        return self._page(request, "overview", _("Sessions"), [], **session_charts.overview(with_purges))
+        with_purges = engine.kind() == "db" and request.user.has_perm("django_multisession.view_purgerun")
+        context = session_charts.overview(with_purges)
+        active = [(user, self._url("user", user), seen) for user, seen in people.active(context["found"].active)]
+        return self._page(request, "overview", pages.sessions(), [], active=active, **context)
 
     @_permitted("view")
     def of_user(self, request: HttpRequest, user_id: str) -> HttpResponse:
@@ -118,17 +121,28 @@ class SessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return HttpResponseRedirect(self._page_of(request, user))
 
     def unavailable(self, request: HttpRequest, error: Exception) -> HttpResponse:
-        response = self._page(request, "unavailable", _("Sessions"), [], error=error)
+        response = self._page(request, "unavailable", pages.sessions(), [], error=error)
         response.status_code = 503
         return response
 
     def _found(self, request: HttpRequest, query: str) -> HttpResponse:
-        users = people.search(query, pages.MOST_FOUND + 1)
+        users = people.search(query, pages.MOST_FOUND + 1, self._found_by_the_site(request, query))
         if len(users) == 1:
             return HttpResponseRedirect(self._url("user", users[0]))
         found = [(user, self._url("user", user)) for user in users[: pages.MOST_FOUND]]
         more = len(users) > pages.MOST_FOUND
-        return self._page(request, "found", _("Users"), self._crumbs(), found=found, more=more, query=query)
+        return self._page(
+            request, "found", pgettext(CONTEXT, "Users"), self._crumbs(), found=found, more=more, query=query
+        )
+
+    def _found_by_the_site(self, request: HttpRequest, query: str) -> Any:
+        """By the `search_fields` of the site's admin of its users; `None` where that has none."""
+        if not self.admin_site.is_registered(get_user_model()):
+            return None
+        users = self.admin_site.get_model_admin(get_user_model())
+        if not users.get_search_fields(request):
+            return None
+        return users.get_search_results(request, users.get_queryset(request), query)[0]
 
     def _ask(
         self, request: HttpRequest, user: Any, session: UserSession | None, sessions: UserSessions
@@ -163,7 +177,7 @@ class SessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return reverse("admin:index", current_app=self.admin_site.name)
 
     def _crumbs(self) -> Crumbs:
-        return [(self._url(), _("Sessions"))]
+        return [(self._url(), pages.sessions())]
 
 
 def _user_and_sessions(request: HttpRequest, user_id: str) -> tuple[Any, UserSessions]:

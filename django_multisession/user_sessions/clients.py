@@ -12,7 +12,7 @@ A mark is a record without a body of the kind `codecs.ROTATED`, which is no sess
 """
 
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 from .. import middleware
 from ..conf import conf
@@ -28,10 +28,10 @@ CHANGED = "changed"
 
 async def load(face: Face, store: Any) -> dict[str, Any]:
     """What `SessionStore._load()` gives, for the session of the request at work; `{}` if that has ended it."""
-    storage = getattr(store, face.storage)
+    storage, request = getattr(store, face.storage), cast(Any, middleware.current.get())
     data: dict[str, Any] = await store._load(storage)
-    request = middleware.current.get()
-    if store._record is None or getattr(request, "session", None) is not store:
+    is_own = getattr(request, "session", None) is store
+    if store._record is None or not is_own:
         return data
     known = data.get(devices.CLIENT_KEY)
     if not isinstance(known, dict) or CHANGED in known or (what := change(known, now := of(request))) is None:

@@ -18,7 +18,7 @@ from ..responses import error, wants_json
 PAGE = "django_multisession:user_sessions"
 SAFE = "GET", "HEAD"
 
-View = Callable[..., HttpResponse]
+View = Callable[..., Any]
 
 
 class CsrfInJson(CsrfViewMiddleware):

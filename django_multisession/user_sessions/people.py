@@ -1,10 +1,18 @@
 """Who is meant by what somebody has typed: a name by which users sign in, or a primary key."""
 
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
+from functools import reduce
+from operator import or_
 from types import SimpleNamespace
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.db.models import Q
+from django.utils import timezone
 
 
 class Ambiguous(LookupError):
@@ -43,13 +51,37 @@ def as_pk(text: str) -> Any:
         raise LookupError(f"{text!r} is no primary key.") from error
 
 
-def search(text: str, most: int) -> list[Any]:
-    """Up to `most` users whose name contains the text, or whose primary key it is, by name."""
+def search(text: str, most: int, others: Any = None) -> list[Any]:
+    """Up to `most` users, by name: of this primary key, with this in their name or e-mail address, or in `others`."""
     model = get_user_model()
-    named = model._default_manager.filter(**{f"{model.USERNAME_FIELD}__icontains": text})
-    found = list(named.order_by(model.USERNAME_FIELD)[:most])
+    fields = {model.USERNAME_FIELD, _email_field(model)} - {None}
+    named = model._default_manager.filter(reduce(or_, (Q(**{f"{field}__icontains": text}) for field in fields)))
+    querysets = [named] if others is None else [named, others]
+    found = {user.pk: user for each in querysets for user in each.order_by(model.USERNAME_FIELD)[:most]}
     user = by_pk(text)
-    return found if user is None or user in found else [user, *found][:most]
+    first = [] if user is None or user.pk in found else [user]
+    by_name = sorted(found.values(), key=lambda each: str(each.get_username()))
+    return [*first, *by_name][:most]
+
+
+def _email_field(model: Any) -> str | None:
+    """A site's user model may have none."""
+    name = model.get_email_field_name() if hasattr(model, "get_email_field_name") else None
+    return name if name in {field.name for field in model._meta.get_fields()} else None
+
+
+def active(seen: Iterable[tuple[str, datetime]]) -> list[tuple[Any, datetime]]:
+    """The users of these ids, with the times as a `DateTimeField` gives them; without those who were deleted."""
+    times = {}
+    for user_id, moment in seen:
+        with suppress(LookupError):
+            times[as_pk(user_id)] = moment
+    users = get_user_model()._default_manager.in_bulk(list(times))
+    return [(users[pk], local(moment)) for pk, moment in times.items() if pk in users]
+
+
+def local(moment: datetime) -> datetime:
+    return moment if settings.USE_TZ else timezone.make_naive(moment)
 
 
 NOBODY = ""  # no session is stored with it, and any server takes it: other text could have a NUL, say

@@ -109,11 +109,11 @@ def test_a_run_is_listed(client):
     purge(batch_size=1000)
     shown = columns(page(client))
     kept = PurgeRun.objects.using(SessionRouter.alias).get()
-    assert {name: shown[name] for name in ("rows_purged", "batches", "more_waiting", "reason", "host", "table")} == {
+    assert {name: shown[name] for name in ("rows_purged", "batches", "more_waiting", "why", "host", "table")} == {
         "rows_purged": "1,234",
         "batches": "2",
         "more_waiting": "No",
-        "reason": "done",
+        "why": "nothing was left",
         "host": escape(kept.host),
         "table": TABLE,
     }
@@ -139,10 +139,23 @@ def test_one_run(client, settings, use_tz):
     settings.USE_TZ, settings.TIME_ZONE = use_tz, "Asia/Tokyo"
     kept = run(rows=1234, reason="max_rows", more=True, started_at=datetime(2026, 3, 4, 20, 5, tzinfo=UTC))
     detail = page(client, f"{LIST}{kept.pk}/change/")
-    for text in ("March 5, 2026, 5:05 a.m.", "1,234", "1.0 s", "max_rows", "web-1", TABLE, "Yes"):
+    for text in ("March 5, 2026, 5:05 a.m.", "1,234", "1.0 s", "enough rows", "web-1", TABLE, "Yes"):
         assert f'<div class="readonly">{text}</div>' in detail
     assert columns(page(client))["started"] == "March 5, 2026, 5:05 a.m."
     assert list(figures("purged", page(client))) == ["03/05/2026 5:05 a.m."]
+
+
+@everywhere
+def test_reasons_are_in_words_and_filter_the_list(client):
+    for reason in ("max_seconds", "done", "of another version"):
+        run(rows=1, reason=reason)
+    shown = page(client)
+    for words in ("time was up", "nothing was left", "of another version"):
+        assert f'<td class="field-why">{words}</td>' in shown
+    assert "max_seconds" not in re.sub(r'href="[^"]*"', "", shown)
+    filtered = page(client, f"{LIST}?reason=max_seconds")
+    assert "time was up" in columns(filtered)["why"]
+    assert '<td class="field-why">nothing was left</td>' not in filtered
 
 
 # The chart of rows purged

@@ -206,7 +206,52 @@ def test_only_some_names_and_devices(Store, client, ann, monkeypatch):
     assert re.search(r"and \d+ others", shown)
 
 
+@on("redis")
+def test_no_purge_where_the_server_expires_by_itself(client, boss):
+    boss.user_permissions.add(Permission.objects.get(codename="view_purgerun"))
+    assert "chart-purged" not in show(client, LIST)
+    assert "chart-waiting" not in show(client, LIST)
+
+
 @on("sqlite", "redis")
+def test_users_who_were_active_last(Store, client, people, clock):
+    users = [people(f"user{number}") for number in range(12)]
+    for user in users:
+        clock.shift(60)
+        start(Store, user)
+    gone = people("gone")
+    start(Store, gone)
+    get_user_model().objects.filter(pk=gone.pk).delete()
+    shown = show(client, LIST)
+    section = shown[shown.index("Recently active users") : shown.index("</section>")]
+    assert re.findall(r">(user\d+|gone)<", section) == [f"user{number}" for number in range(11, 1, -1)][:10]
+    assert f'href="{of(users[11])}"' in section
+
+
+@on("sqlite")
+def test_a_breadcrumb_is_there_once(client, ann):
+    for page, crumbs in ((LIST, "Home Sessions"), (of(ann), f"Home Sessions Sessions of {ann}")):
+        shown = re.split(r'class="breadcrumbs"', show(client, page))[1].split(">", 1)[1]
+        text = re.sub(r"<[^>]+>|&rsaquo;", " ", re.split("</ol>|</div>", shown)[0])
+        assert " ".join(text.split()) == crumbs
+
+
+@on("sqlite")
+def test_one_user_is_asked_for_in_the_singular(client, ann):
+    assert "This user will be signed out everywhere." in show(client, of(ann, "end/"))
+
+
+@on("sqlite")
+def test_search_by_e_mail_and_by_the_search_fields_of_the_users(client, people):
+    ann, bob = people("ann"), people("bob")
+    get_user_model().objects.filter(pk=ann.pk).update(email="first.lady@example.com")
+    get_user_model().objects.filter(pk=bob.pk).update(last_name="Windsor", email="bob@example.com")
+    for text, user in (("lady@", ann), ("first.lady", ann), ("windsor", bob)):
+        response = client.get(LIST, {"q": text})
+        assert (response.status_code, response.url) == (302, of(user)), text
+
+
+@on("sqlite")
 def test_the_purge_for_those_who_may_see_it(client, boss):
     runs = PurgeRun.objects.using(SessionRouter.alias)
     runs.all().delete()  # those that other tests have left
@@ -388,8 +433,8 @@ def test_the_own_session_is_marked_and_stays(Store, client, boss):
     assert shown.count("this session") == 1
     assert shown.count('name="session"') == 1
     [own] = [session.id for session in sessions_of(boss) if session.id not in shown]
-    assert "log out instead" in message(client.post(of(boss, "end/"), {"session": own}, follow=True))
-    assert "1 session was ended." in message(client.post(of(boss, "end/"), follow=True))
+    assert "sign out instead" in message(client.post(of(boss, "end/"), {"session": own}, follow=True))
+    assert "1 session was signed out." in message(client.post(of(boss, "end/"), follow=True))
     assert not Store().exists(other.session_key)
     assert show(client, LIST)
 
@@ -428,7 +473,7 @@ def test_all_sessions_of_a_user_are_ended(Store, client, ann, people):
     sessions = [start(Store, ann) for _ in range(3)]
     other = start(Store, people("bob"))
     assert "ann (3)" in show(client, of(ann, "end/"))
-    assert "3 sessions were ended." in message(client.post(of(ann, "end/"), follow=True))
+    assert "3 sessions were signed out." in message(client.post(of(ann, "end/"), follow=True))
     assert not any(Store().exists(session.session_key) for session in sessions)
     assert Store().exists(other.session_key)
     assert logged(ann) == ["Ended all sessions."]
@@ -446,7 +491,7 @@ def test_who_may_end_but_not_view_is_not_sent_to_a_refusal(Store, people, ann):
     ender = signed_in(people("ender", "delete_session", is_staff=True))
     response = ender.post(of(ann, "end/"), follow=True)
     assert response.redirect_chain == [("/admin/", 302)]
-    assert "1 session was ended." in response.content.decode()
+    assert "1 session was signed out." in response.content.decode()
     assert not Store().exists(session.session_key)
 
 
@@ -455,7 +500,7 @@ def test_an_index_that_was_lost(Store, client, boss):
     other = start(Store, boss)
     Store.storage.client.delete(f"session:user:{boss.pk}")  # as an eviction does
     assert "has been lost" in show(client, of(boss))
-    assert "1 session was ended." in message(client.post(of(boss, "end/"), follow=True))
+    assert "1 session was signed out." in message(client.post(of(boss, "end/"), follow=True))
     assert not Store().exists(other.session_key)
     assert "has been lost" not in show(client, of(boss))
 
@@ -469,7 +514,7 @@ def test_an_index_that_may_have_been_lost(Store, client, ann):
     assert "End all sessions" in shown
     assert "(0)" not in show(client, of(ann, "end/"))
     told = client.post(of(ann, "end/"), follow=True)
-    assert "1 session was ended." in message(told)
+    assert "1 session was signed out." in message(told)
     assert "There may be more" not in message(told)
     assert not Store().exists(session.session_key)
     assert logged(ann) == ["Ended all sessions."]
@@ -482,7 +527,7 @@ def test_the_action_looks_for_lost_sessions_once_for_all_users(Store, client, pe
     for user in users[:2]:
         Store.storage.client.delete(f"session:user:{user.pk}")
     Store.storage.client.config_resetstat()
-    assert "3 sessions were ended." in message(end_all(client, *users))
+    assert "3 sessions were signed out." in message(end_all(client, *users))
     assert not any(Store().exists(session.session_key) for session in sessions)
     assert Store.storage.client.info("commandstats")["cmdstat_scan"]["calls"] == 1
     assert [logged(user) for user in users] == [["Ended all sessions."]] * 3
@@ -594,7 +639,7 @@ def test_the_action_asks_first(Store, client, ann, people):
     assert again.pop("confirmed") == "yes"
     assert {int(value) for name, value in hidden if name == "_selected_action"} == {ann.pk, bob.pk}
     assert Store().exists(session.session_key)
-    assert "1 session was ended." in message(end_all(client, ann, bob, **again))
+    assert "1 session was signed out." in message(end_all(client, ann, bob, **again))
     assert not Store().exists(session.session_key)
     assert logged(ann) == ["Ended all sessions."]
     assert logged(bob) == []  # had none
@@ -607,7 +652,7 @@ def test_the_action_on_all_pages_of_a_list(Store, client, people):
     sessions = [start(Store, user) for user in users]
     kept = start(Store, bob)
     response = end_all(client, users[0], url=f"{USERS}?q=ann", select_across="1")
-    assert "5 sessions were ended." in message(response)
+    assert "5 sessions were signed out." in message(response)
     assert not any(Store().exists(session.session_key) for session in sessions)
     assert Store().exists(kept.session_key)
 
@@ -622,7 +667,7 @@ def test_the_question_does_not_name_everybody(client, people, monkeypatch):
 
 def test_the_own_session_survives_the_action(Store, client, boss):
     other = start(Store, boss)
-    assert "1 session was ended." in message(end_all(client, boss))
+    assert "1 session was signed out." in message(end_all(client, boss))
     assert not Store().exists(other.session_key)
     assert show(client, LIST)
 
