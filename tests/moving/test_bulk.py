@@ -191,3 +191,11 @@ def test_what_cannot_be_walked_says_so(site, functions, settings):
     with pytest.raises(InvalidOption, match="move as people come"):
         functions.move()
     assert walking.left(plan()) is None
+
+
+@pytest.mark.parametrize("old_name", ["django-redis", "Django's Redis"], indirect=True)
+def test_a_prefix_of_keys_is_no_pattern(site, functions, settings):
+    settings.CACHES = {**settings.CACHES, "old": {**settings.CACHES["old"], "KEY_PREFIX": r"a\b*[c]?"}}
+    key = saved_on(site.old, a=1)
+    assert functions.move().moved == 1
+    assert site.is_new(key)

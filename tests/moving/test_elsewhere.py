@@ -7,6 +7,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_multisession.backends import moving
 from django_multisession.backends.moving.plan import plan
+from django_multisession.exceptions import InvalidOption
 from django_multisession.models import Session
 from django_multisession.records import identify
 from tests.routers import SessionRouter
@@ -101,3 +102,31 @@ def test_from_one_database_to_another(site, face, settings):
     finally:
         Session.objects.using("postgres").all()._raw_delete("postgres")
         SessionRouter.alias = "default"
+
+
+def test_one_place_under_two_names(site, elsewhere, face, settings):
+    """Which no check can tell: else `--clean` would take every session for a copy of itself."""
+    again = settings.REDIS_URL + "?client_name=again"
+    settings.MULTISESSION_MOVE = {**settings.MULTISESSION_MOVE, "from_settings": {"MULTISESSION_REDIS": again}}
+    key = saved_on(site.new, a=1)
+    for function in face.functions(moving).move, moving.bulk.clean:
+        with pytest.raises(InvalidOption, match="the place that 'to' is in"):
+            function()
+    assert site.is_new(key)
+
+
+def test_the_site_itself_needs_no_redis(site, elsewhere, face, settings):
+    """Where `to` is another engine, `from_settings` are all that is said of Redis."""
+    url = settings.MULTISESSION_MOVE["from_settings"]["MULTISESSION_REDIS"]
+    settings.MULTISESSION_REDIS = url
+    key = saved_on(site.new, a=1)
+    settings.MULTISESSION_REDIS = None
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    settings.MULTISESSION_MOVE = {**settings.MULTISESSION_MOVE, "to": "tests.moving.second"}
+    assert face(site.at("move")(key)).load() == {"a": 1}
+    assert not elsewhere.exists(f"session:{identify(key)}")
+
+
+def test_of_other_engines_it_says_nothing(site, elsewhere, settings):
+    settings.MULTISESSION_MOVE = {**settings.MULTISESSION_MOVE, "from": "django.contrib.sessions.backends.db"}
+    assert "django_multisession.E030" in {message.id for message in checks.run_checks()}

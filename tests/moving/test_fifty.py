@@ -58,6 +58,7 @@ def test_threads(site, phases):
     assert not site.is_old(key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phases", [["move"], ["prepare", "move"]], ids=str)
 def test_tasks(site, phases, runner):
     key = saved_on(site.old, _auth_user_id="9")

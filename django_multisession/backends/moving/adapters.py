@@ -32,10 +32,14 @@ class InTable(Foreign):
     """Of the engines with a table as Django's `AbstractBaseSession` has it. The row decides, whatever a cache says."""
 
     @staticmethod
-    def app_of(engine: Any) -> str:
-        """The app that has the table."""
-        modules: list[str] = [each.__module__ for each in engine.__mro__ if each.__module__ in ADAPTERS]
-        return modules[0].partition(".backends")[0]
+    def app_of(engine: Any) -> str | None:
+        """The app that has the table; `None` for a model of the site's own, which Django checks when it is imported."""
+        for each in engine.__mro__:
+            if each.__module__ in ADAPTERS:
+                return str(each.__module__.partition(".backends")[0])
+            if "get_model_class" in vars(each):
+                break
+        return None
 
     @property
     def model(self) -> Any:
@@ -52,15 +56,21 @@ class InTable(Foreign):
         return hasattr(self.engine, "get_model_class")  # Django's own save(), with force_update
 
     def rows(self) -> Any:
-        rows = self.model._base_manager.using(self.alias)
-        # Else a transaction may show a row as it was when it began.
-        return rows.select_for_update() if connections[self.alias].in_atomic_block else rows
+        return self.model._base_manager.using(self.alias)
+
+    def newest_rows(self) -> Any:
+        # Else a transaction may show a row as it was when it began. Who only reads takes no lock: a view in a
+        # transaction (ATOMIC_REQUESTS) would keep all other requests of its session waiting.
+        return self.rows().select_for_update() if connections[self.alias].in_atomic_block else self.rows()
+
+    def count_live(self, at_most: int | None = None) -> int:
+        return int(self.rows().filter(expire_date__gt=timezone.now())[:at_most].count())
 
     def find(self, key: str) -> Found | None:
-        return self.find_all([key]).get(key)
+        return self.find_all([key], self.rows()).get(key)
 
-    def find_all(self, keys: list[str]) -> dict[str, Found]:
-        live = self.rows().filter(session_key__in=keys, expire_date__gt=timezone.now())
+    def find_all(self, keys: list[str], rows: Any) -> dict[str, Found]:
+        live = rows.filter(session_key__in=keys, expire_date__gt=timezone.now())
         wanted, session = set(keys), self.engine()
         return {
             key: (data, in_milliseconds(expire_date))
@@ -70,13 +80,16 @@ class InTable(Foreign):
         }
 
     async def read_all(self, keys: dict[str, str]) -> dict[str, Record]:
+        return await self._read_all(keys, self.rows())
+
+    async def _read_all(self, keys: dict[str, str], rows: Any) -> dict[str, Record]:
         ids = {key: id for id, key in keys.items() if self.can_ask(key)}
-        found = await self._ask(self.find_all, list(ids)) if ids else {}
+        found = await self._ask(self.find_all, list(ids), rows) if ids else {}
         return {ids[key]: record_of(ids[key], *each) for key, each in found.items()}
 
     async def leave_all(self, found: list[Record], keys: dict[str, str]) -> list[tuple[Record, Record]]:
         """In two statements: each commit of its own is a wait for the disk."""
-        now = await self.read_all({each.id: keys[each.id] for each in found})
+        now = await self._read_all({each.id: keys[each.id] for each in found}, self.newest_rows())
         newer = [(each, now[each.id]) for each in found if each.id in now and now[each.id].payload != each.payload]
         saved = {each.id for each, _ in newer}
         if gone := [keys[each.id] for each in found if each.id in now and each.id not in saved]:
@@ -88,7 +101,7 @@ class InTable(Foreign):
 
     def _remove_all(self, keys: list[str]) -> None:
         if self.engine.delete is Djangos.delete:
-            self.model._base_manager.using(self.alias).filter(session_key__in=keys).delete()  # and reads none of them
+            self.rows().filter(session_key__in=keys).delete()  # and reads none of them
         else:
             for key in keys:  # it has something else to remove too, from a cache say
                 super()._remove(key)

@@ -124,6 +124,7 @@ async def _move(
     if not await lease.acquire():
         return _moved(done, more=True, reason=RUNNING)
     try:
+        await _refuse_one_place(sides, walk.old, lease)
         while True:
             if reason := _bound(done, most, longest, stop):
                 return _moved(done, more=True, reason=reason)
@@ -250,6 +251,7 @@ async def _clean(face: Face, stop: Callable[[], bool]) -> int | None:
     if not await lease.acquire():
         return None
     try:
+        await _refuse_one_place(sides, walk.old, lease)
         while not stop() and await lease.renew() and (page := await walk.next()) is not None:
             storage = sides.storage(face)
             if both := [row for row in page if row.live and await _has_copy(storage, row)]:
@@ -281,6 +283,12 @@ async def _sleep(seconds: float, stop: Callable[[], bool], face: Face) -> None:
     until = time.perf_counter() + seconds
     while (left := until - time.perf_counter()) > 0 and not stop():
         await settle(face.sleep(min(left, 0.1)))
+
+
+async def _refuse_one_place(sides: Plan, old: Any, lease: "Lease") -> None:
+    """Two names may be of one place, where every session would be taken for a copy of itself."""
+    if not old.foreign and await rotation.newest(old.storage, lease.held.id) == lease.held:
+        raise InvalidOption("from", sides.from_.__module__, "from_settings name the place that 'to' is in.")
 
 
 class Lease:

@@ -80,7 +80,7 @@ def nothing_to_move(sides: Plan) -> Problems:
 def app_not_installed(sides: Plan) -> Problems:
     if sides.is_foreign and issubclass(adapter_of(sides.from_), InTable):
         name = InTable.app_of(sides.from_)
-        if not apps.is_installed(name):
+        if name and not apps.is_installed(name):
             yield f"{name!r} is not in INSTALLED_APPS: the old sessions have no table.", f"Add {name!r} for the move."
 
 

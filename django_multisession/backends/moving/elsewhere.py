@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
-from threading import Lock
 from typing import Any
 
 from django.conf import settings
@@ -22,10 +21,10 @@ DATABASE = "database"
 CLIENTS = "MULTISESSION_REDIS", "MULTISESSION_MONGODB"
 NAMES = *CLIENTS, DATABASE
 
-_lock = Lock()
 
-
-def check(said: dict[str, Any]) -> None:
+def check(said: dict[str, Any], foreign: bool) -> None:
+    if foreign and said:
+        raise ImproperlyConfigured("MULTISESSION_MOVE: from_settings is for a 'from' of this package.")
     if set(said) - set(NAMES):
         raise ImproperlyConfigured(f"MULTISESSION_MOVE: from_settings has {said!r}; it takes {', '.join(NAMES)}.")
 
@@ -53,8 +52,7 @@ def _connections(store: Any, said: tuple[tuple[str, Any], ...]) -> Connections[A
     own: Connections[Any] = import_module(module).connections
 
     def open_sync() -> Any:
-        own.sync()  # who opens the new side's client meanwhile would read these settings too
-        with _lock, _settings(dict(said)):
+        with own._lock, _settings(dict(said)):  # who opens the new side's client waits: it would read these too
             return own._open_sync()
 
     return Connections(open_sync, own._open_async, settings={"MULTISESSION_MOVE", *CLIENTS, "MULTISESSION_TIMEOUT"})

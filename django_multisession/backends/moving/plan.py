@@ -74,8 +74,7 @@ def plan() -> Plan:
     found = Plan(store_of(said["from"]), store_of(said["to"]), said["phase"], said.get("from_settings") or {})
     if not issubclass(found.to, base.SessionStore):
         raise NoSide(f"MULTISESSION_MOVE: 'to' is {said['to']!r}, which is no engine of this package.")
-    if not found.is_foreign:
-        elsewhere.check(found.from_settings)
+    elsewhere.check(found.from_settings, found.is_foreign)
     return found
 
 

@@ -103,7 +103,7 @@ def _redis(old: Any, size: int) -> Rows:
 
 
 def _scan(client: Any, start: str, size: int) -> Rows:
-    pattern = "".join(f"[{each}]" if each in "*?[" else each for each in start) + "*"
+    pattern = "".join(f"\\{each}" if each in "*?[]\\" else each for each in start) + "*"
     names = (_text(name).removeprefix(start) for name in client.scan_iter(match=pattern, count=size))
     return _batches((Row(identify(name), name) for name in names), size)
 
@@ -144,6 +144,8 @@ async def aleft(sides: Plan, face: Face, at_most: int | None = None) -> int | No
         walk = Walk(sides, face)
     except InvalidOption:
         return None
+    if isinstance(walk.old, InTable):  # in one statement, whatever expired rows lie there
+        return int(await walk.old._ask(walk.old.count_live, at_most))
     found = 0
     while (page := await walk.next()) is not None and (at_most is None or found < at_most):
         # Of files and caches the list does not tell.
