@@ -195,7 +195,7 @@ OUTSIDE = [
 @pytest.mark.parametrize("coroutine", OUTSIDE)
 def test_core_outside_of_the_store_awaits_verbs_what_a_face_gives_and_itself(coroutine: ast.AsyncFunctionDef) -> None:
     names = {param.values[0].name for param in OUTSIDE}
-    verbs = {f"storage.{verb}" for verb in [*VERBS, "clock", "index", "may_miss", "end_user"]}
+    verbs = {f"storage.{verb}" for verb in [*VERBS, "clock", "index", "index_is_whole", "may_miss", "end_user"]}
     others = {"after_commit", "settle", "rotation.remove", "rotation.remove_all"}
     awaited = [node.value for node in ast.walk(coroutine) if isinstance(node, ast.Await)]
     called = {ast.unparse(call.func) for call in awaited if isinstance(call, ast.Call)}

@@ -6,7 +6,6 @@ from typing import Any
 
 from django.conf import settings
 from django.core import checks
-from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 from django.utils.version import get_version_tuple
 
@@ -14,7 +13,6 @@ from ... import engine
 from ...checks import Problems, check, is_callable, messages
 from ...conf import conf
 from . import urls
-from .cluster_clients import is_cluster
 
 
 @check("E007", "redis", "cached_db")
@@ -148,20 +146,21 @@ def too_few_replicas(infos: Sequence[Mapping[str, Any]]) -> Problems:
         yield message, "Add replicas, or lower MULTISESSION_REDIS_WAIT."
 
 
-def _infos(client: Any) -> list[Mapping[str, Any]]:
+def _infos(client: Any, is_cluster: bool) -> list[Mapping[str, Any]]:
     """INFO of the server, or of each primary of the cluster."""
-    if not is_cluster(client):
+    if not is_cluster:
         return [client.info()]
     return [client.info(target_nodes=node) for node in client.get_primaries()]
 
 
 def ask_redis(deploy: bool = False) -> list[checks.CheckMessage]:
     from . import connections
+    from .cluster_clients import WrongMode, is_cluster
 
     try:
         client = connections.sync().client
-        infos = _infos(client)
-    except ImproperlyConfigured as error:  # a cluster's URL, and the server is in none
+        infos = _infos(client, is_cluster(client))
+    except WrongMode as error:  # a cluster's URL, and the server is in none
         hint = "Use a URL of 'redis://' for one server, and of 'redis+cluster://' for a cluster."
         return messages("E017", [(str(error), hint)])
     except Exception as error:  # whatever it is: a server that is down must not keep `migrate` from running

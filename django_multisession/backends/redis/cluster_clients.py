@@ -15,6 +15,10 @@ from ...exceptions import EngineUnavailable
 OWN = {"host", "port", "retry", "redis_connect_func", "parser_class", "connection_class", "startup_nodes", "url"}
 
 
+class WrongMode(ImproperlyConfigured):
+    """A cluster's client for a server that is in none."""
+
+
 def is_cluster(client: Any) -> bool:
     return isinstance(client, RedisCluster | redis.asyncio.RedisCluster)
 
@@ -36,7 +40,7 @@ def problem(error: Exception) -> Exception:
     """What a cluster's client says when it looks for the nodes, which it does when it is made."""
     text = f"{error} {error.__cause__ or error.__context__ or ''}"
     if "Cluster mode is not enabled" in text or "cluster support disabled" in text:
-        return ImproperlyConfigured(f"MULTISESSION_REDIS is for a cluster, but the server is none: {error}")
+        return WrongMode(f"MULTISESSION_REDIS is for a cluster, but the server is none: {error}")
     if "Argument 'db'" in text or "``db``" in text:
         return ImproperlyConfigured(f"Redis Cluster has one database, number 0: {error}")
     return EngineUnavailable(f"Redis: {error}")

@@ -10,9 +10,7 @@ are the sentinels'. Hosts without a port have 6379, sentinels 26379.
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-import redis
-from redis.cluster import ClusterNode, RedisCluster
-from redis.connection import parse_url
+# Of redis-py nothing is imported before it is asked for: the checks read these URLs where it is missing, too.
 
 CLUSTER, SENTINEL = "cluster", "sentinel"
 OF_SENTINELS = "sentinel_"
@@ -22,6 +20,9 @@ PORTS = {CLUSTER: 6379, SENTINEL: 26379}
 
 def client_of(url: str, **defaults: Any) -> Any:
     """Raises `ValueError` for what is no URL of Redis."""
+    import redis
+    from redis.cluster import ClusterNode, RedisCluster
+
     if (kind := kind_of(url)) is None:
         return redis.Redis.from_url(url, **defaults)
     options = defaults | options_of(url)
@@ -35,9 +36,10 @@ def client_of(url: str, **defaults: Any) -> Any:
     return sentinel.master_for(service_of(url), **options)  # type: ignore[no-untyped-call]
 
 
-def kind_of(url: str) -> str | None:
-    """ "cluster", "sentinel", or `None`: a URL as redis-py knows it."""
-    return next((kind for kind in PORTS if urlsplit(url).scheme in (f"redis+{kind}", f"rediss+{kind}")), None)
+def kind_of(url: object) -> str | None:
+    """ "cluster", "sentinel", or `None`: a URL as redis-py knows it, or none at all."""
+    scheme = url.partition("://")[0] if isinstance(url, str) else ""
+    return next((kind for kind in PORTS if scheme in (f"redis+{kind}", f"rediss+{kind}")), None)
 
 
 def options_of(url: str) -> dict[str, Any]:
@@ -45,6 +47,8 @@ def options_of(url: str) -> dict[str, Any]:
 
     `ssl` is among them, and `db`, where there is one.
     """
+    from redis.connection import parse_url
+
     parts = urlsplit(url)
     scheme = parts.scheme.partition("+")[0]
     login, at, _ = parts.netloc.rpartition("@")
@@ -58,6 +62,8 @@ def options_of(url: str) -> dict[str, Any]:
 
 
 def sentinel_options(url: str) -> dict[str, Any]:
+    from redis.connection import parse_url
+
     names = [(name[len(OF_SENTINELS) :], value) for name, value in _query(url) if name.startswith(OF_SENTINELS)]
     found = dict(parse_url(f"redis://localhost?{urlencode(names)}"))  # type: ignore[no-untyped-call]
     found.pop("host", None)
