@@ -9,10 +9,10 @@ Always, without any I/O::
     W009  MULTISESSION_REVOKE_ON has "password", but the package's middleware is missing
     E005  MULTISESSION_ENCRYPTION_KEYS is no list of usable keys
     E006  encryption keys, but no cryptography library
-    E007  redis: SESSION_CACHE_ALIAS is not in CACHES
-    E008  redis: SESSION_CACHE_ALIAS is no django-redis cache, or one of shards
-    E009  redis: MULTISESSION_REDIS is neither a Redis URL nor the path of a callable
-    E010  redis: the client decodes responses
+    E007  redis, cached_db: SESSION_CACHE_ALIAS is not in CACHES
+    E008  redis, cached_db: SESSION_CACHE_ALIAS is no django-redis cache, or one of shards
+    E009  redis, cached_db: MULTISESSION_REDIS is neither a Redis URL nor the path of a callable
+    E010  redis, cached_db: the client decodes responses
     W002  redis: sessions live in the cache "default", which cache.clear() flushes
     W003  redis: another cache flushes the database of the sessions
     E011  mongodb: MULTISESSION_MONGODB is not set
@@ -27,14 +27,14 @@ Under `check --deploy`::
 
 Under `check --deploy` and `check --database` (which `migrate` runs first), of the server::
 
-    W005  redis: it could not be asked
+    W005  redis, cached_db: it could not be asked
     E015  redis: it is older than 6.2
     W006  redis: it evicts sessions when its memory is full
     W011  redis, mongodb, db (--database alone): another site, or a server with other keys, writes into the store too
 
 Under `check --database` (and `migrate`), of the database of the sessions::
 
-    W008  db: rows expired more than 7 days ago, and no purge was recorded since
+    W008  db, cached_db: rows expired more than 7 days ago, and no purge was recorded since
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
