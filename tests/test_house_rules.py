@@ -33,7 +33,10 @@ OF_OTHER_APPS = re.compile(r"django_multisession\.(admin|urls|user_sessions\.vie
 OF_TESTS = re.compile(r"django_multisession\.testing")
 MODULES = [name for name in MODULES if not OF_OTHER_APPS.match(name) and not OF_TESTS.match(name)]
 ENGINES = sorted({module.name for module in pkgutil.iter_modules(backends.__path__)} - {"base", "state", "storage"})
-OF_ENGINES = {"moving"}  # engines made of engines: they have no server, so no storage, driver and extra of their own
+OF_ENGINES = {
+    "moving",
+    "cached_db",
+}  # engines made of engines: they have no server, so no storage, driver and extra of their own
 ENGINES = [name for name in ENGINES if name not in OF_ENGINES]
 LONGEST_FILE = 360
 

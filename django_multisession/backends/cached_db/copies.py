@@ -91,10 +91,11 @@ class Copies:
         try:
             found: Record | Lease | Refused | None = await self._take(id, lease, partial(_meaning, place, id, lease))
         except BaseException as error:
-            return self._after("SET", error)
+            refused: Refused | None = self._after("SET", error)
+            return refused
         if self.outage.is_known:
             self.outage.answered("SET")
-        return found  # type: ignore[no-any-return]
+        return found
 
     async def fill(self, place: str, lease: Lease, record: Record) -> None:
         left = int((conf.CACHE_AGE - (monotonic() - lease.since)) * 1000)
