@@ -259,7 +259,7 @@ EXTRAS = """
 
 def test_package_imports_without_extras() -> None:
     """Neither drivers nor anything else that only an extra installs is needed, but by the engine that it is for."""
-    of_extras = re.compile(r"django_multisession\.(backends\.(mongodb|redis)|tasks)")
+    of_extras = re.compile(r"django_multisession\.(backends\.(mongodb|redis|cached_db)|tasks)")
     code = f"""
 from importlib import import_module
 for module in {[name for name in MODULES if not of_extras.match(name)]!r}:
