@@ -40,7 +40,7 @@ def storage(face: Face) -> Any:
 
 
 def kind() -> str:
-    """What it is or builds on: "redis", "mongodb", "db", "cached_db", "base" (a third engine), "" (not ours, or not importable)."""
+    """What it is or builds on: "redis", "mongodb", "db", "cached_db", "base" (a third one), "" (none of ours)."""
     try:
         return kind_of(store_class())
     except (AttributeError, ImportError, ImproperlyConfigured):

@@ -36,7 +36,7 @@ MODULES = [name for name in MODULES if not OF_OTHER_APPS.match(name) and not OF_
 ENGINES = sorted(
     {module.name for module in pkgutil.iter_modules(backends.__path__)} - {"base", "changing", "state", "storage"}
 )
-OF_ENGINES = {"moving"}  # engines made of engines: they have no server, so no storage, driver and extra of their own
+OF_ENGINES = {"cached_db", "moving"}  # made of engines: they have no server, so no storage, driver and extra of their own
 ENGINES = [name for name in ENGINES if name not in OF_ENGINES]
 LONGEST_FILE = 360
 
@@ -271,7 +271,7 @@ EXTRAS = """
 
 def test_package_imports_without_extras() -> None:
     """Neither drivers nor anything else that only an extra installs is needed, but by the engine that it is for."""
-    of_extras = re.compile(r"django_multisession\.(backends\.(mongodb|redis)|tasks)")
+    of_extras = re.compile(r"django_multisession\.(backends\.(mongodb|redis|cached_db)|tasks)")
     code = f"""
 from importlib import import_module
 for module in {[name for name in MODULES if not of_extras.match(name)]!r}:

@@ -15,10 +15,10 @@ Always, without any I/O::
     E006  encryption keys, but no cryptography library
     E020  MULTISESSION_MERGE is no dict, or has an unknown rule
     E021  MULTISESSION_MERGE has a rule for a key of django.contrib.auth
-    E007  redis: SESSION_CACHE_ALIAS is not in CACHES
-    E008  redis: SESSION_CACHE_ALIAS is no django-redis cache, or one of shards
-    E009  redis: MULTISESSION_REDIS is neither a Redis URL nor the path of a callable
-    E010  redis: the client decodes responses
+    E007  redis, cached_db: SESSION_CACHE_ALIAS is not in CACHES
+    E008  redis, cached_db: SESSION_CACHE_ALIAS is no django-redis cache, or one of shards
+    E009  redis, cached_db: MULTISESSION_REDIS is neither a Redis URL nor the path of a callable
+    E010  redis, cached_db: the client decodes responses
     E040  both Django's session middleware and the package's
     E041  the session middleware comes after middleware that needs it
     E016  redis: a database number with a cluster, which has one database
@@ -37,7 +37,7 @@ Under `check --deploy`::
 
 Under `check --deploy` and `check --database` (which `migrate` runs first), of the server::
 
-    W005  redis: it could not be asked
+    W005  redis, cached_db: it could not be asked
     E015  redis: it is older than 6.2
     E017  redis: a cluster's URL or client where the server is in no cluster, or another where it is
     E018  redis: it has fewer replicas than MULTISESSION_REDIS_WAIT (--deploy alone)
@@ -46,7 +46,7 @@ Under `check --deploy` and `check --database` (which `migrate` runs first), of t
 
 Under `check --database` (and `migrate`), of the database of the sessions::
 
-    W008  db: rows expired more than 7 days ago, and no purge was recorded since
+    W008  db, cached_db: rows expired more than 7 days ago, and no purge was recorded since
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

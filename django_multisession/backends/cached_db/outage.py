@@ -21,6 +21,10 @@ class Outage:
         self._until: float | None = None  # when it may be asked again; None: there is no outage
         self._refused: set[str] = set()
 
+    @property
+    def is_known(self) -> bool:
+        return self._until is not None or bool(self._refused)
+
     def may_ask(self) -> bool:
         """During an outage one request asks, and the others do without until it knows."""
         if self._until is None:

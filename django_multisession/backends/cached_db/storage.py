@@ -40,14 +40,16 @@ class CachedStorage(DbStorage):
     async def read(self, id: str) -> Record | None:
         if transactions.PENDING and await self._ask(transactions.has_changed, id):
             return await super().read(id)
-        place = await self._place()
-        found = await self.copies.take(place, id)
+        alias = self.database()
+        place = await self._ask(transactions.place) if self._is_elsewhere(alias) else transactions.place(alias)
+        copies = self.copies
+        found = await copies.take(place, id)
         if isinstance(found, Record):
             return found
         if isinstance(found, Lease):
             return await self._read_and_copy(place, id, found)
         if found is REFUSED:
-            await self.copies.forget([id])
+            await copies.forget([id])
         return await super().read(id)
 
     async def insert(self, record: Record) -> bool:
@@ -79,9 +81,6 @@ class CachedStorage(DbStorage):
     async def _change(self, ids: list[str], function: Any, *arguments: Any, later: bool = False) -> Any:
         return await self._ask(transactions.changing, self.told, later, ids, function, *arguments)
 
-    async def _place(self) -> str:
-        alias = self.database()
-        # Another thread has the connection, and only that knows the tenant's schema.
-        if self.copies is not self.told and hasattr(connections[alias], "schema_name"):
-            return str(await self._ask(transactions.place))
-        return transactions.place(alias)
+    def _is_elsewhere(self, alias: str) -> bool:
+        """Whether another thread has the connection, and so alone knows the tenant's schema."""
+        return self.copies is not self.told and hasattr(connections[alias], "schema_name")

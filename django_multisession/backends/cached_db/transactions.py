@@ -70,7 +70,7 @@ def _tell_after_commit(alias: str, copies: Copies, ids: list[str]) -> None:
     connection = connections[alias]
     if new := [id for id in ids if not has_changed(alias, id)]:
         hook = set(connection.savepoint_ids), Telling(id_of(alias), new, copies), True
-        connection.run_on_commit.append(hook)  # on_commit() would refuse it where autocommit was switched off
+        connection.run_on_commit.append(hook)  # type: ignore[arg-type]
     if not _tells_of_commit(alias):
         run_sync(copies.forget(ids))
 

@@ -40,7 +40,7 @@ def cached(face: Any, Store: Any, **data: Any) -> tuple[str, str]:
 
 def test_another_sessions_copy_is_refused(Store, face, client, caplog):
     key, copy = cached(face, Store, a=1)
-    other, others_copy = cached(face, Store, a="other")
+    _, others_copy = cached(face, Store, a="other")
     client.set(copy, client.get(others_copy))
     assert face(Store(key)).load() == {"a": 1}
     assert "Session copy refused" in caplog.text
@@ -196,7 +196,7 @@ def test_a_task_that_is_cancelled_has_told_redis(Store, client):
 
     async def cancel_a_log_out() -> None:
         task = asyncio.create_task(Store(key).adelete())
-        while not inside.is_set():
+        while not inside.is_set():  # noqa: ASYNC110  of a thread
             await asyncio.sleep(0.001)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -212,7 +212,7 @@ def test_a_task_that_is_cancelled_has_told_redis(Store, client):
 
 
 def test_a_child_of_a_fork_has_its_own_connections(Store, client):
-    key, copy = cached(SyncFace(), Store, a=1)
+    key, _ = cached(SyncFace(), Store, a=1)
     if not (pid := os.fork()):
         os._exit(0 if Store(key).load() == {"a": 1} else 1)
     assert os.waitpid(pid, 0)[1] == 0

@@ -150,7 +150,7 @@ def test_the_interleavings_find_what_would_be_wrong(Store, run, monkeypatch, pro
     else:
         monkeypatch.setattr(copies.Copies, "_forget", _does_nothing)
     chance = random.Random(3)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError):  # noqa: PT012
         for _ in range(TIMES):
             race(Store, run, chance)
 

@@ -1,4 +1,4 @@
-"""Redis away, paused, cut off, restarted or full: sessions go on by SQL, within the time-out, and one line is logged."""
+"""Redis away, paused, cut off, restarted or full: sessions go on by SQL, and one line is logged."""
 
 import logging
 import os

@@ -50,7 +50,7 @@ def test_a_hot_read_is_one_command_and_no_statement(Store, face, sent):
         assert sent(lambda: face(Store()).exists(key)) == ["SET"]
 
 
-def test_a_write_is_the_statement_and_one_command(Store, face, sent, settings):  # noqa: F811
+def test_a_write_is_the_statement_and_one_command(Store, face, sent, settings):
     session = face(Store(saved(face, Store, a=1)))
     session.load()
     session["a"] = 2
@@ -74,7 +74,7 @@ def test_a_key_that_nobody_knows_leaves_nothing(Store, face, sent):
     assert not Store.storage.told._opened().client.exists(_key(identify("k" * 32)))
 
 
-def test_a_client_that_makes_a_boolean_of_the_answer_is_asked_by_a_script(Store, face, sent, settings):  # noqa: F811
+def test_a_client_that_makes_a_boolean_of_the_answer_is_asked_by_a_script(Store, face, sent, settings):
     """As redis-py's own way does, which traced and special clients go; and Redis before 7 knows no SET ... NX GET."""
     settings.MULTISESSION_REDIS = "tests.backends.cached_db.test_trips.traced"
     key = saved(face, Store, a=1)
