@@ -24,7 +24,6 @@ from django_multisession.records import utcnow
 from django_multisession.testing.stored import saved, stored
 from example_project.servers import RedisServer, free_port
 
-
 # django-redis 5 takes a user from the URL alone, and redis-py 5 no password of the default user with RESP3.
 NOT_OF_5 = pytest.mark.skipif(redis.VERSION[0] < 6, reason="redis-py 5 and django-redis 5 have no such option")
 
