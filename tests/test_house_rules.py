@@ -36,7 +36,7 @@ MODULES = [name for name in MODULES if not OF_OTHER_APPS.match(name) and not OF_
 ENGINES = sorted(
     {module.name for module in pkgutil.iter_modules(backends.__path__)} - {"base", "changing", "state", "storage"}
 )
-OF_ENGINES = {"cached_db", "moving"}  # made of engines: they have no server, so no storage, driver and extra of their own
+OF_ENGINES = {"cached_db", "moving"}  # made of engines: they have no server, so no driver and extra of their own
 ENGINES = [name for name in ENGINES if name not in OF_ENGINES]
 LONGEST_FILE = 360
 

@@ -1,4 +1,4 @@
-"""Sessions in a dictionary, from the id to the `Record`: what the verbs of a storage mean, in as few lines as they take.
+"""Sessions in a dictionary, from the id to the `Record`: what the verbs of a storage mean, in few lines.
 
 The lock stands for the atomicity that a server gives. Records are never changed, so readers need no lock.
 """

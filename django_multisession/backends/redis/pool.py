@@ -33,7 +33,7 @@ from .failures import MISREAD, Impossible, Lost, is_demoted, is_lost, is_unasked
 try:
     from hiredis import pack_command  # asynchronous connections do it in Python
 except ImportError:
-    pack_command = None
+    pack_command = None  # type: ignore[assignment]
 try:
     from redis.observability import recorder
 except ImportError:  # redis-py before 7.2
@@ -226,7 +226,7 @@ class Commands:
             await settle(self._pool.disconnect(inuse_connections=False))
 
     async def _directly(self, command: Command, meaning: Meaning, once: bool) -> Any:
-        packed = [pack_command(command)] if pack_command else None
+        packed = [pack_command(command)] if pack_command is not None else None
         connection = self._pool.take()
         if self._waits:  # settle() would do, and take longer
             connection = await connection

@@ -192,7 +192,8 @@ def test_one_that_may_be_an_answer_makes_one_load_wrong_of_users_too(Store, face
     keys = [saved(face, Store, n=number, _auth_user_id=str(number)) for number in range(3)]
     stored(face, Store, keys[0])
     proxy.say(line)
-    assert stored(face, Store, keys[0]) == {}
+    first = stored(face, Store, keys[0])
+    assert first == {} or (redis.VERSION[0] < 6 and first["n"] == 0)  # whose own way sees some of them
     assert [stored(face, Store, key).get("n") for key in keys[1:] * 100] == [1, 2] * 100
 
 
