@@ -3,6 +3,7 @@
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import classproperty
 
+from ...conf import conf
 from ...connections import Connections
 from .. import base
 from . import checks  # noqa: F401  registers them
@@ -17,6 +18,7 @@ connections = Connections(
     lambda: RedisStorage(clients.configured()),
     lambda storage: RedisStorage(clients.asynchronous(storage.client)),
     settings={"CACHES", "SESSION_CACHE_ALIAS", "MULTISESSION_REDIS", "MULTISESSION_TIMEOUT"},
+    names=lambda: [conf.KEY_PREFIX],
 )
 
 
