@@ -1,5 +1,5 @@
-"""What a site's tests use (docs/testing.md), and what tests an engine: the contract, and the fixtures that it is run with
-(docs/writing-an-engine.md).
+"""What a site's tests use (docs/testing.md), and what tests an engine: the contract, and the fixtures that it is run
+with (docs/writing-an-engine.md).
 
 Imported by tests alone: `contract` and `fixtures` need pytest and time-machine, which the extra `testing` installs.
 """

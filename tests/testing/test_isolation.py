@@ -61,9 +61,14 @@ def test_nothing_is_left_behind(Store):
 
 def test_nothing_is_left_behind_by_a_test_that_fails(Store):
     before = names_in(Store)
-    with pytest.raises(ZeroDivisionError), isolated_sessions():
+
+    @isolated_sessions()
+    def fail() -> None:
         signed_in(Store)
         raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert names_in(Store) == before
 
 
@@ -191,4 +196,4 @@ def test_names_are_those_of_this_process():
     with isolated_sessions():
         first = conf.KEY_PREFIX
     with isolated_sessions():
-        assert conf.KEY_PREFIX == first
+        assert first == conf.KEY_PREFIX
