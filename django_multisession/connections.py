@@ -11,13 +11,14 @@ import atexit
 import errno
 import os
 import socket
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from threading import Lock
 from typing import Any, Generic, Protocol, TypeVar, cast
 from weakref import WeakSet
 
 from django.core.signals import setting_changed
 
+from . import test_runs
 from .exceptions import EngineUnavailable
 from .twins import run_sync
 
@@ -39,15 +40,23 @@ KEPT = "_django_multisession"  # the attribute of a loop: {a mark of Connections
 class Connections(Generic[S]):
     """The storages of one engine: `open_sync()` makes the first, `open_async()` turns it into a loop's own.
 
-    `settings` names what they depend on: when a test overrides one of these, they are made anew.
+    `settings` names what they depend on: when a test overrides one of these, they are made anew. `names()` gives what
+    the store is called, to tell a site's own from that of its tests.
     """
 
     _all: "WeakSet[Connections[Any]]" = WeakSet()
 
-    def __init__(self, open_sync: Callable[[], S], open_async: Callable[[S], S], settings: set[str]) -> None:
+    def __init__(
+        self,
+        open_sync: Callable[[], S],
+        open_async: Callable[[S], S],
+        settings: set[str],
+        names: Callable[[], Iterable[str]] | None = None,
+    ) -> None:
         self._open_sync = open_sync
         self._open_async = open_async
         self._settings = settings
+        self._names = names
         self._kept: list[object] = []  # of the processes that this one was forked from
         self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
         self._lock = Lock()
@@ -56,24 +65,32 @@ class Connections(Generic[S]):
 
     def _reset(self) -> None:
         self._sync: S | None = None
+        self._aside: S | None = None  # open, but what the store is called has changed
         self._failure: EngineUnavailable | None = None  # the last one to open it
         self._mark = object()  # what loops keep under an older one is forgotten
 
     def sync(self) -> S:
         """The process's storage. Where it fails to open, so it does for whoever has waited for that meanwhile: a name
         server that does not answer takes seconds, which threads would else wait for in a row."""
-        if self._sync is None:
+        if (storage := self._sync) is None:
             known = self._failure
             with self._lock:
-                if self._sync is None and self._failure is not known:
+                if (storage := self._sync) is None and self._failure is not known:
                     raise EngineUnavailable(str(self._failure))
-                if self._sync is None:
-                    self._sync = self._opened()
-        return self._sync
+                if storage is None:
+                    self._sync = storage = self._opened()
+        return storage
+
+    @property
+    def opened(self) -> S | None:
+        """The process's storage, if it has been used."""
+        return self._sync or self._aside
 
     def _opened(self) -> S:
+        if self._names:
+            test_runs.warn_of_own(self._names())
         try:
-            return self._open_sync()
+            return self._aside or self._open_sync()
         except EngineUnavailable as error:
             self._failure = EngineUnavailable(str(error))  # which holds no frames
             raise
@@ -96,7 +113,7 @@ class Connections(Generic[S]):
 
     def close(self) -> None:
         """Close the process's client and forget the others; each of those is closed when its loop ends."""
-        storage = self._sync
+        storage = self.opened
         self._reset()
         if storage is not None:
             storage.close()
@@ -106,12 +123,14 @@ class Connections(Generic[S]):
         for connections in list(cls._all):
             if setting in connections._settings:
                 connections.close()
+            elif setting.startswith("MULTISESSION_") and connections._names:
+                connections._sync, connections._aside = None, connections.opened
 
     @classmethod
     def _forked(cls) -> None:
         """A child opens its own clients. The parent's stay referenced: closing one would hang up on the parent."""
         for connections in list(cls._all):
-            connections._kept += [connections._sync, *connections._loops]
+            connections._kept += [connections.opened, *connections._loops]
             connections._lock = Lock()
             connections._reset()
 

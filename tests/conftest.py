@@ -88,7 +88,7 @@ def Store(engine_name: str) -> Iterator[Any]:
 def empty(store: Any) -> None:
     """Remove all sessions, the expired ones too."""
     clean: Callable[[], object] = {
-        "django_multisession.backends.memory": lambda: store.storage.clear(),
+        "django_multisession.backends.memory": lambda: store.storage.records.clear(),
         "django_multisession.backends.redis": lambda: store.storage.client.flushdb(),
         "django_multisession.backends.mongodb": lambda: store.storage.collection.delete_many({}),
         "django_multisession.backends.db": _empty_table,

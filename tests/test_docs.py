@@ -6,6 +6,7 @@ import base64
 import itertools
 import re
 import textwrap
+import unittest
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 from django.conf import global_settings
 from django.contrib.sessions.serializers import JSONSerializer
-from django.test import override_settings
+from django.test import Client, override_settings
 
 from django_multisession import checks
 from django_multisession.backends.base import SessionStore, Storage
@@ -220,3 +221,15 @@ class TestWritingAnEngine:
         asyncio.run(asynchronously())
         names["connections"].close()
         assert closed == ["async", "sync"]
+
+
+class TestTesting:
+    def test_its_test_case_passes(self):
+        [code] = [each for each in blocks(DOCS / "testing.md", "python") if "class CartTests" in each]
+        names: dict[str, Any] = {}
+        exec(code, names)
+        # Without a database, since this run's own is set up.
+        case = type("Case", (names["IsolatedSessionsMixin"], unittest.TestCase), {"client": Client()})
+        case.test = names["CartTests"].test_the_cart_is_kept
+        result = case("test").run()
+        assert result.wasSuccessful(), result.errors

@@ -31,7 +31,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ADMIN = "django_multisession.admin"  # imported by Django's admin, where that is installed
 MODULES = [module.name for module in pkgutil.walk_packages([str(PACKAGE)], "django_multisession.")]
 OF_OTHER_APPS = re.compile(r"django_multisession\.(admin|urls|user_sessions\.views)")
-OF_TESTS = re.compile(r"django_multisession\.testing")
+OF_TESTS = re.compile(r"django_multisession\.(testing|pytest_plugin)")
 MODULES = [name for name in MODULES if not OF_OTHER_APPS.match(name) and not OF_TESTS.match(name)]
 ENGINES = sorted(
     {module.name for module in pkgutil.iter_modules(backends.__path__)} - {"base", "changing", "state", "storage"}

@@ -1,10 +1,11 @@
-"""Sessions in a dictionary, from the id to the `Record`: what the verbs of a storage mean, in few lines.
+"""Sessions in a dictionary of `Record`s by id: what the verbs of a storage mean, in as few lines as they take.
 
 The lock stands for the atomicity that a server gives. Records are never changed, so readers need no lock.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from threading import Lock
@@ -65,10 +66,16 @@ class MemoryStorage:
                 del self.records[id]
             return len(expired)
 
-    def clear(self) -> None:
-        """Remove everything, as a test does when it is over."""
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Begin with nothing; at the end, what there was before is back."""
         with self.lock:
-            self.records.clear()
+            before, self.records = self.records, {}
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.records = before
 
     def _all(self) -> list[Record]:
         return list(self.records.values())

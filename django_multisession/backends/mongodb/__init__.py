@@ -79,7 +79,12 @@ def open_async(storage: MongoStorage) -> MongoStorage:
     return MongoStorage(pymongo.AsyncMongoClient(**storage.client._init_kwargs), storage.indexed)
 
 
-connections = Connections(open_sync, open_async, settings={"MULTISESSION_MONGODB", "MULTISESSION_TIMEOUT"})
+connections = Connections(
+    open_sync,
+    open_async,
+    settings={"MULTISESSION_MONGODB", "MULTISESSION_TIMEOUT"},
+    names=lambda: [conf.MONGODB_COLLECTION, urlsplit(conf.MONGODB or "").path.strip("/")],
+)
 
 
 def make_indexes() -> None:

@@ -2,6 +2,7 @@
 
 from django.utils.functional import classproperty
 
+from ...conf import conf
 from ...connections import Connections
 from ...exceptions import driver_missing
 from .. import base
@@ -18,6 +19,7 @@ connections = Connections(
     lambda: storage_of(clients.configured()),
     lambda storage: storage_of(clients.asynchronous(storage.client)),
     settings={"CACHES", "SESSION_CACHE_ALIAS", "MULTISESSION_REDIS", "MULTISESSION_TIMEOUT"},
+    names=lambda: [conf.KEY_PREFIX],
 )
 
 
