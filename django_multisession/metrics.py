@@ -123,8 +123,8 @@ def _count_merges(counter: Any) -> None:
     original = SessionState._merge
 
     @wraps(original)
-    def merge(self: Any, held: Any) -> None:
-        original(self, held)
+    def merge(self: Any, held: Any, by_rules: bool) -> None:
+        original(self, held, by_rules)
         counter.add(1)
 
     _replace(SessionState, "_merge", merge)

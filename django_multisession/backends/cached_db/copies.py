@@ -35,7 +35,8 @@ from ...exceptions import EngineUnavailable
 from ...records import Record, epoch_now
 from ...twins import settle
 from ..redis import answers, clients
-from ..redis.pool import MISREAD, Commands, Impossible, Pool
+from ..redis.failures import MISREAD, Impossible
+from ..redis.pool import Commands, Pool
 from .outage import Outage
 
 LEASE, COPY = b"l", b"c"
