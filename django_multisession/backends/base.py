@@ -64,8 +64,10 @@ class SessionStore(SessionState):
         """What `SessionBase._get_session()` gives, for a core coroutine of either face."""
         self.accessed = True
         if not hasattr(self, "_session_cache"):
-            is_new = no_load or self.session_key is None
-            self._session_cache = {} if is_new else await clients.load(self._face, self, storage)
+            if self._watched and self.session_key and not no_load:
+                self._session_cache = await clients.load(self._face, self)
+            else:
+                self._session_cache = {} if no_load or self.session_key is None else await self._load(storage)
         return self._session_cache
 
     async def _exists(self, storage: Storage, session_key: str | None) -> bool:
@@ -283,10 +285,10 @@ class SessionStore(SessionState):
         return result
 
     def load(self) -> dict[str, Any]:
-        return run_sync(clients.load(SYNC, self, self.storage))
+        return run_sync(clients.load(SYNC, self) if self._watched else self._load(self.storage))
 
     async def aload(self) -> dict[str, Any]:
-        return await clients.load(ASYNC, self, self.astorage)
+        return await (clients.load(ASYNC, self) if self._watched else self._load(self.astorage))
 
     def exists(self, session_key: str | None) -> bool:
         return run_sync(self._exists(self.storage, session_key))
