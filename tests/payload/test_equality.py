@@ -185,7 +185,6 @@ class Equal:
         (Plain(1), Plain(2), False),
         (Odd(), Odd(), False),
     ],
-    ids=repr,
 )
 def test_type_by_type(one, other, same):
     assert compared(one, other, WithNonce) is same
