@@ -83,7 +83,7 @@ connections = Connections(
     open_sync,
     open_async,
     settings={"MULTISESSION_MONGODB", "MULTISESSION_TIMEOUT"},
-    names=lambda: [conf.MONGODB_COLLECTION, urlsplit(conf.MONGODB or "").path.strip("/")],
+    names=lambda: [conf.MONGODB_COLLECTION, str(conf.MONGODB).partition("?")[0].rpartition("/")[2]],  # the database
 )
 
 
