@@ -137,6 +137,21 @@ def test_the_readme_is_pasted(fresh: Fresh, engine: str) -> None:
             assert sign_in(browser, "/sessions/").url.path == "/sessions/"
 
 
+@pytest.mark.slow
+def test_the_quick_start_is_followed(fresh: Fresh) -> None:
+    first, *others = pasted(QUICKSTART, "settings.py")
+    for code in (first, pasted(QUICKSTART, "urls.py")[0]):
+        fresh.paste(code)
+    has_the_pages(fresh)
+    assert [engine_of(code) for code in others] == ["redis", "mongodb"]
+    for code in others:  # they are those of the README, which are pasted there
+        assert code.splitlines()[1:] == [line.partition("  #")[0] for line in ENGINES[engine_of(code)].splitlines()[1:]]
+    [code] = [each for each in blocks(QUICKSTART, "python") if "def where" in each]
+    asked = "from django.contrib.auth.models import User; ann = User.objects.get()"
+    (fresh.directory / "ask.py").write_text(f"{code}\n{asked}\nprint(len(where(ann)), sign_out_everywhere(ann))\n")
+    assert "1 1" in fresh.manage("shell", "-c", "exec(open('ask.py').read())")
+
+
 def test_the_readme_has_each_engine_that_ships() -> None:
     assert set(ENGINES) == {"redis", "mongodb", "db", "cached_db"}
 
