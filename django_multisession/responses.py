@@ -6,7 +6,9 @@ The token with which a refused log-in may sign out the oldest session names that
 being kept anywhere: what it names is gone then. It is signed, good for `TOKEN_AGE`, and signs nobody in.
 """
 
+import json
 import time
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -22,7 +24,8 @@ from .exceptions import TooManySessions
 
 Response = TypeVar("Response", bound=HttpResponse)
 
-HTML, JSON = "text/html", "application/json"
+HTML = "text/html"
+JSON = "application/json", "application/json; charset=utf-8", "application/json; charset=UTF-8"
 RETRY_AFTER = 10  # seconds
 UNAVAILABLE = "503.html", "django_multisession/503.html"  # the site's own first
 REFUSED = "django_multisession/refused.html"
@@ -37,11 +40,29 @@ _telling = Lock()
 
 def wants_json(request: Any) -> bool:
     """By the header `Accept`: whatever leaves it open gets HTML."""
-    return request.method == "DELETE" or bool(request.get_preferred_type([HTML, JSON]) == JSON)
+    return request.method == "DELETE" or request.get_preferred_type([HTML, *JSON]) in JSON
+
+
+def given(request: Any, name: str) -> str:
+    """A field of a form, or of an object in JSON; empty where it is not there."""
+    if request.content_type != JSON[0]:
+        return str(request.POST.get(name, ""))
+    try:
+        text = str(json.loads(request.body)[name])
+        text.encode()  # half of a surrogate pair is no text
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return text
 
 
 def error(status: int, name: str, detail: str, **more: Any) -> JsonResponse:
     return _finished(JsonResponse({"error": name, "detail": detail, **more}, status=status))
+
+
+def not_allowed(methods: Sequence[str]) -> JsonResponse:
+    response = error(405, "method_not_allowed", _("Use one of: %(methods)s.") % {"methods": ", ".join(methods)})
+    response.headers["Allow"] = ", ".join(methods)
+    return response
 
 
 def _finished(response: Response) -> Response:

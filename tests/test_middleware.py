@@ -215,6 +215,31 @@ class TestUnavailable:
         with override_settings(MIDDLEWARE=[OURS, f"{__name__}.asks_for_the_session"]):
             assert_unavailable(browser.get(pages(face)[2]))
 
+    def test_other_middleware_makes_no_traceback_per_request(self, Store, face, away, caplog):
+        browser = Browser(face)
+        browser.client.raise_request_exception = False
+        browser.key = saved(face, Store)
+        away("read")
+        with override_settings(MIDDLEWARE=[OURS, f"{__name__}.asks_for_the_session"]):
+            for _ in range(3):
+                assert_unavailable(browser.get(pages(face)[2]))
+        assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [
+            (f"Sessions unavailable: gone fishing ({pages(face)[2]})", None)
+        ]
+
+    @pytest.mark.parametrize(
+        "middleware", [[DJANGOS, "asks_for_the_session"], ["asks_afterwards", OURS]], ids=["Django's", "outside of ours"]
+    )
+    def test_what_nobody_else_tells_django_does(self, Store, face, away, caplog, middleware):
+        browser = Browser(face)
+        browser.client.raise_request_exception = False
+        browser.key = saved(face, Store)
+        away("read")
+        paths = [each if "." in each else f"{__name__}.{each}" for each in middleware]
+        with override_settings(MIDDLEWARE=paths):
+            assert browser.get(pages(face)[2]).status_code == 500
+        assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [EngineUnavailable]
+
     def test_another_error_is_a_500_as_ever(self, browser):
         browser.client.raise_request_exception = False
         assert browser.get("/unhandled/").status_code == 500
@@ -278,6 +303,15 @@ def asks_for_the_session(get_response: Any) -> Any:
     def ask(request: Any) -> Any:
         request.session.get("count")
         return get_response(request)
+
+    return ask
+
+
+def asks_afterwards(get_response: Any) -> Any:
+    def ask(request: Any) -> Any:
+        response = get_response(request)
+        request.session.get("count")
+        return response
 
     return ask
 

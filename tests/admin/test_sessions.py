@@ -449,7 +449,7 @@ def test_one_session_is_ended(Store, client, ann):
     assert (response.status_code, response.url) == (302, of(ann))
     assert not Store().exists(session.session_key)
     assert Store().exists(other.session_key)
-    assert logged(ann) == [f"Ended the session {id} (Firefox on Linux)."]
+    assert logged(ann) == [f"Signed out the session {id} (Firefox on Linux)."]
 
 
 def test_a_session_that_is_gone(Store, client, ann):
@@ -476,7 +476,7 @@ def test_all_sessions_of_a_user_are_ended(Store, client, ann, people):
     assert "3 sessions were signed out." in message(client.post(of(ann, "end/"), follow=True))
     assert not any(Store().exists(session.session_key) for session in sessions)
     assert Store().exists(other.session_key)
-    assert logged(ann) == ["Ended all sessions."]
+    assert logged(ann) == ["Signed out all sessions."]
 
 
 def test_there_are_none(client, ann):
@@ -511,13 +511,13 @@ def test_an_index_that_may_have_been_lost(Store, client, ann):
     Store.storage.client.delete(f"session:user:{ann.pk}")  # as an eviction does
     shown = show(client, of(ann))
     assert "If Redis has lost the list" in shown
-    assert "End all sessions" in shown
+    assert "Sign out all sessions" in shown
     assert "(0)" not in show(client, of(ann, "end/"))
     told = client.post(of(ann, "end/"), follow=True)
     assert "1 session was signed out." in message(told)
     assert "There may be more" not in message(told)
     assert not Store().exists(session.session_key)
-    assert logged(ann) == ["Ended all sessions."]
+    assert logged(ann) == ["Signed out all sessions."]
 
 
 @on("redis")
@@ -530,7 +530,7 @@ def test_the_action_looks_for_lost_sessions_once_for_all_users(Store, client, pe
     assert "3 sessions were signed out." in message(end_all(client, *users))
     assert not any(Store().exists(session.session_key) for session in sessions)
     assert Store.storage.client.info("commandstats")["cmdstat_scan"]["calls"] == 1
-    assert [logged(user) for user in users] == [["Ended all sessions."]] * 3
+    assert [logged(user) for user in users] == [["Signed out all sessions."]] * 3
 
 
 @on("redis")
@@ -641,7 +641,7 @@ def test_the_action_asks_first(Store, client, ann, people):
     assert Store().exists(session.session_key)
     assert "1 session was signed out." in message(end_all(client, ann, bob, **again))
     assert not Store().exists(session.session_key)
-    assert logged(ann) == ["Ended all sessions."]
+    assert logged(ann) == ["Signed out all sessions."]
     assert logged(bob) == []  # had none
 
 
@@ -711,7 +711,7 @@ def test_a_store_that_is_away_is_told(Store, boss, ann, settings, kind):
         for url in (LIST, of(ann), of(ann, "end/")):
             assert "The sessions cannot be read now." in show(client, url, status=503)
         assert "did not answer, so not all was done" in message(end_all(client, ann))
-    assert logged(ann) == ["Ended all sessions."]  # nobody knows how many
+    assert logged(ann) == ["Signed out all sessions."]  # nobody knows how many
 
 
 @on("sqlite")

@@ -81,6 +81,14 @@ def test_the_offer_ends_the_oldest_and_signs_nobody_in(Store, face, ann, full):
     assert sign_in(face).status_code == 200
 
 
+def test_the_offer_is_for_strangers_where_every_view_needs_a_log_in(Store, face, ann, full):
+    added = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+    token = token_in(sign_in(face).text)
+    with override_settings(MIDDLEWARE=[OURS, AUTH, added]):
+        assert Client().post(OFFER, {"token": token}).status_code == 200
+    assert len(sessions_of(ann)) == 1
+
+
 def test_it_works_once(face, ann, full):
     token = token_in(sign_in(face).text)
     assert Client().post(OFFER, {"token": token}).status_code == 200
