@@ -7,6 +7,7 @@ being kept anywhere: what it names is gone then. It is signed, good for `TOKEN_A
 """
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from threading import Lock
@@ -32,7 +33,8 @@ REFUSED = "django_multisession/refused.html"
 TOKEN_AGE = 300  # seconds
 SALT = "django_multisession.sign_out_oldest"
 QUIET = 60  # seconds in which an outage is not told again
-MOST_TOLD = 50  # outages, each by its error's text
+MOST_TOLD = 50  # outages in that time, each by its error's text
+VARYING = re.compile(r"\b[0-9a-f]{12,}\b|\b\d+\.\d+(?=[,\s>])")  # in pymongo's text: a client's id, times in seconds
 
 _told: dict[str, float] = {}  # when, by the monotonic clock
 _telling = Lock()
@@ -98,10 +100,10 @@ def _is_news(outage: str) -> bool:
     """One line per outage and minute: with a line for each request the log would be the next to fail."""
     with _telling:
         now = time.monotonic()
-        if now - _told.get(outage, -QUIET) < QUIET:
+        for told in [each for each, when in _told.items() if now - when >= QUIET]:
+            del _told[told]
+        if len(_told) >= MOST_TOLD or (outage := VARYING.sub("", outage)) in _told:
             return False
-        if len(_told) >= MOST_TOLD:
-            _told.clear()
         _told[outage] = now
         return True
 

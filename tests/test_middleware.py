@@ -15,6 +15,7 @@ from django.test import RequestFactory, override_settings
 from django.utils import translation
 
 from django_multisession import middleware, responses
+from django_multisession.backends.mongodb import SessionStore as MongoStore
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.records import identify
 from django_multisession.testing.stored import saved, stored
@@ -297,6 +298,44 @@ class TestUnavailable:
         for number in range(1000):
             responses.unavailable(RequestFactory().get("/"), EngineUnavailable(str(number)))
         assert len(responses._told) <= responses.MOST_TOLD
+
+    def test_the_log_is_not_flooded_by_whatever_the_driver_says(self, caplog):
+        for number in range(1000):
+            responses.unavailable(RequestFactory().get("/"), EngineUnavailable(f"gone {number}"))
+        assert len(caplog.records) == responses.MOST_TOLD
+
+    @pytest.mark.slow
+    def test_mongodb_names_another_client_in_each_event_loop(self, caplog):
+        """An asynchronous view on a WSGI server has an event loop, so a client, per request."""
+        uri = "mongodb://127.0.0.1:1/mysite?serverSelectionTimeoutMS=50"
+        said = set()
+
+        async def ask() -> None:
+            with pytest.raises(EngineUnavailable) as failure:
+                await MongoStore("x" * 32).aload()
+            said.add(str(failure.value))
+            responses.unavailable(RequestFactory().get("/"), failure.value)
+
+        with override_settings(MULTISESSION_MONGODB=uri):
+            for _ in range(3):
+                asyncio.run(ask())
+        assert len(said) == 3
+        assert len([record for record in caplog.records if record.name == "django.request"]) == 1
+
+    def test_of_many_threads_at_once_one_tells(self, caplog):
+        barrier = threading.Barrier(20)
+
+        def answer() -> None:
+            barrier.wait(60)
+            for _ in range(50):
+                responses.unavailable(RequestFactory().get("/"), EngineUnavailable("gone fishing"))
+
+        threads = [threading.Thread(target=answer) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(caplog.records) == 1
 
 
 def asks_for_the_session(get_response: Any) -> Any:

@@ -252,6 +252,23 @@ def test_search_by_e_mail_and_by_the_search_fields_of_the_users(client, people):
 
 
 @on("sqlite")
+def test_who_is_found_twice_by_the_site_is_in_nobodys_way(client, people, monkeypatch):
+    """A join over groups gives a user once for each."""
+    monkeypatch.setattr(People, "search_fields", ["groups__name"])
+    monkeypatch.setattr(admin_pages, "MOST_FOUND", 3)
+    users = [people(name) for name in ("ann", "bob", "cid")]
+    groups = [Group.objects.create(name=f"crew{number}") for number in range(5)]
+    try:
+        for user in users:
+            user.groups.set(groups)
+        shown = show(client, f"{LIST}?q=crew")
+    finally:
+        for group in groups:
+            group.delete()
+    assert [of(user) in shown for user in users] == [True] * 3
+
+
+@on("sqlite")
 def test_the_purge_for_those_who_may_see_it(client, boss):
     runs = PurgeRun.objects.using(SessionRouter.alias)
     runs.all().delete()  # those that other tests have left

@@ -141,6 +141,13 @@ def test_json(face, ann, full):
     assert done[1].json()["error"] == "not_found"
 
 
+def test_the_token_may_be_sent_as_json(face, ann, full):
+    offer = sign_in(face, **JSON).json()["sign_out_oldest"]
+    sent = [{"token": offer["token"]}, {"token": offer["token"]}, {"token": "x"}, {}, [], None]
+    done = [Client().post(offer["url"], each, "application/json", headers=JSON).status_code for each in sent]
+    assert done == [204, 404, 400, 400, 400, 400]
+
+
 def test_without_the_pages_it_says_why_alone(face, ann, full):
     with override_settings(ROOT_URLCONF="tests.urls"):
         assert "<form" not in sign_in(face).text
