@@ -37,7 +37,9 @@ VERBS = [name for name in vars(Storage) if not name.startswith("_")]
 
 MODULES = "storage", "cluster"  # of an engine: a cluster of Redis has a storage of its own
 
-_is_inner: ContextVar[bool] = ContextVar("django_multisession.metrics.inner", default=False)  # a verb that another calls
+_is_inner: ContextVar[bool] = ContextVar(
+    "django_multisession.metrics.inner", default=False
+)  # a verb that another calls
 _replaced: list[tuple[Any, str, Any]] = []  # where, the name, what was there
 
 

@@ -229,7 +229,9 @@ class TestUnavailable:
         ]
 
     @pytest.mark.parametrize(
-        "middleware", [[DJANGOS, "asks_for_the_session"], ["asks_afterwards", OURS]], ids=["Django's", "outside of ours"]
+        "middleware",
+        [[DJANGOS, "asks_for_the_session"], ["asks_afterwards", OURS]],
+        ids=["Django's", "outside of ours"],
     )
     def test_what_nobody_else_tells_django_does(self, Store, face, away, caplog, middleware):
         browser = Browser(face)
@@ -307,7 +309,7 @@ class TestUnavailable:
     @pytest.mark.slow
     def test_mongodb_names_another_client_in_each_event_loop(self, caplog):
         """An asynchronous view on a WSGI server has an event loop, so a client, per request."""
-        uri = "mongodb://127.0.0.1:1/mysite?serverSelectionTimeoutMS=50"
+        uri = "mongodb://127.0.0.1:1/mysite?serverSelectionTimeoutMS=1000"
         said = set()
 
         async def ask() -> None:

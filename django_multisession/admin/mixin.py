@@ -28,8 +28,8 @@ LINK = "sessions_link"
 
 
 class EndSessionsMixin:
-    """For the site's `ModelAdmin` of its users: the action "Sign out all sessions", for who may delete sessions, and on a
-    user's page a link to the sessions, for who may view them.
+    """For the site's `ModelAdmin` of its users: the action "Sign out all sessions", for who may delete sessions, and on
+    a user's page a link to the sessions, for who may view them.
 
     A class that has `actions` of its own adds "end_all_sessions" to them.
     """

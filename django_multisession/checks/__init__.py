@@ -231,7 +231,7 @@ def unprotected_cookie() -> Problems:
 
 
 def import_problem(path: object) -> str:
-    """Why a dotted path is of no use, to be put behind it; empty where it is no path, but a URL with a password, say."""
+    """Why a dotted path is of no use, to be put behind it; empty where it is no path, but a URL with its password."""
     if not isinstance(path, str) or "." not in path or not all(map(str.isidentifier, path.split("."))):
         return ""
     try:

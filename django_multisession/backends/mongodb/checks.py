@@ -19,7 +19,10 @@ def mongodb_setting_missing() -> Problems:
 def mongodb_setting_unusable() -> Problems:
     if conf.MONGODB and not (_is_mongodb_uri(conf.MONGODB) or is_callable(conf.MONGODB)):
         message = "MULTISESSION_MONGODB is neither a MongoDB URI nor the dotted path of a callable"
-        yield f"{message}{import_problem(conf.MONGODB)}.", "Write it as 'mongodb://user:password@host/database', quoted by urllib.parse.quote_plus()."
+        yield (
+            f"{message}{import_problem(conf.MONGODB)}.",
+            "Write it as 'mongodb://user:password@host/database', quoted by urllib.parse.quote_plus().",
+        )
 
 
 @check("E013", "mongodb")

@@ -42,7 +42,10 @@ def _has_one_client(cache: Mapping[str, Any]) -> bool:
 def redis_setting_unusable() -> Problems:
     if conf.REDIS and not (_connections({"LOCATION": conf.REDIS}) or is_callable(conf.REDIS)):
         message = "MULTISESSION_REDIS is neither a Redis URL nor the dotted path of a callable"
-        yield f"{message}{import_problem(conf.REDIS)}.", "Set it to a URL such as 'redis://localhost/1' or to a function that returns a client."
+        yield (
+            f"{message}{import_problem(conf.REDIS)}.",
+            "Set it to a URL such as 'redis://localhost/1' or to a function that returns a client.",
+        )
 
 
 @check("E010", "redis", "cached_db")
