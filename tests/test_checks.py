@@ -303,6 +303,28 @@ def test_a_path_that_cannot_be_imported_shows_its_error(name: str, path: str, sa
     assert said in message.msg
 
 
+@pytest.mark.parametrize(("name", "number"), [("redis", "E009"), ("mongodb", "E012")])
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("tests.no_such_module.client", ", which cannot be imported: No module named 'tests.no_such_module'."),
+        ("broken_client.make", ", which cannot be imported: no such host"),
+        ("tests.memory.__name__", ", which is no function."),
+        ("foo://user:secret@host.example/1", "the dotted path of a callable."),
+    ],
+)
+def test_a_client_that_cannot_be_imported_shows_its_error(name, number, path, said, tmp_path, monkeypatch) -> None:
+    (tmp_path / "broken_client.py").write_text("raise RuntimeError('no such host')")
+    monkeypatch.syspath_prepend(tmp_path)
+    site = redis() if name == "redis" else engine(name)
+    with override_settings(**site, **{f"MULTISESSION_{name.upper()}": path}):
+        messages = [each for each in run_checks() if str(each.id).startswith("django_multisession.E")]
+    [message] = messages
+    assert message.id == f"django_multisession.{number}"
+    assert said in message.msg
+    assert "secret" not in message.msg
+
+
 def test_one_message_for_sessions_in_a_local_cache() -> None:
     assert found(SESSION_ENGINE="django_multisession.backends.redis", CACHES={"default": LOCAL}, **IN_DEFAULT) == "E008"
 

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from ...checks import Problems, check, is_callable, is_whole
+from ...checks import Problems, check, import_problem, is_callable, is_whole
 from ...conf import conf
 
 MONGODB_DOCUMENT = 16 * 1024 * 1024 - 4096  # bytes; the fields beside the payload need less than these 4 KiB
@@ -18,8 +18,11 @@ def mongodb_setting_missing() -> Problems:
 @check("E012", "mongodb")
 def mongodb_setting_unusable() -> Problems:
     if conf.MONGODB and not (_is_mongodb_uri(conf.MONGODB) or is_callable(conf.MONGODB)):
-        message = "MULTISESSION_MONGODB is neither a MongoDB URI nor the dotted path of a callable."
-        yield message, "Write it as 'mongodb://user:password@host/database', quoted by urllib.parse.quote_plus()."
+        message = "MULTISESSION_MONGODB is neither a MongoDB URI nor the dotted path of a callable"
+        yield (
+            f"{message}{import_problem(conf.MONGODB)}.",
+            "Write it as 'mongodb://user:password@host/database', quoted by urllib.parse.quote_plus().",
+        )
 
 
 @check("E013", "mongodb")
