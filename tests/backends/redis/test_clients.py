@@ -149,7 +149,7 @@ class Sentinel:
             deadline = time.monotonic() + 20
             while time.monotonic() < deadline:
                 try:
-                    if client.sentinel_master("main")["num-slaves"]:
+                    if client.sentinel_slaves("main"):  # redis-py 6.4 cannot read the answer to sentinel_master()
                         return
                 except redis.RedisError:
                     pass
