@@ -138,7 +138,7 @@ def test_a_password_as_pymongo_takes_it():
     """Which is no part of any other URL."""
     for password in ("p#w", "[", "]["):
         client = mongodb._of_uri(f"mongodb://u:{password}@127.0.0.1:1/mysite?w=1&connect=false")
-        assert client.write_concern.document == {"w": 1}
+        assert client.write_concern.document["w"] == 1
         client.close()
 
 
