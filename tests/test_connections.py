@@ -426,6 +426,7 @@ OF_OLD_PYMONGO = (
     else []
 )
 
+
 def run(script: str, engine: str) -> dict[str, Any]:
     """What the script printed, as JSON. It may warn of nothing, not even while it ends."""
     options = {
