@@ -447,6 +447,7 @@ def test_mongodb_setting_unusable(value: object) -> None:
     [
         "mongodb://localhost/mysite",
         "mongodb://user:p%40ss@a:1,b:2/mysite?replicaSet=rs&tls=true",
+        "mongodb://user:p#s[@localhost/mysite",
         "mongodb+srv://cluster.example.com/mysite",
         "pymongo.MongoClient",
     ],

@@ -241,9 +241,10 @@ class Commands:
             return found
         except (redis.RedisError, Impossible) as error:
             whole = isinstance(error, redis.exceptions.NoScriptError) and not is_unasked(error, command[0])
-            if once and is_lost(error, connection):
+            is_another = is_unasked(error, command[0])
+            if once and (is_another or is_lost(error, connection)):
                 raise Lost from error
-            if is_unasked(error, command[0]) or is_worth_another(error, connection):
+            if is_another or is_worth_another(error, connection):
                 raise Again from error
             raise
         finally:
@@ -252,8 +253,16 @@ class Commands:
                 await given
 
     async def together(self, commands: Sequence[Command], once: bool) -> list[Any]:
-        """The answers to some that go over one connection, errors among them; with `once` as `execute()`."""
-        client = careful(self.client, once, False) if once else self.client
+        """The answers to some that go over one connection, errors among them; with `once` as `execute()`. They are sent
+        once more where the first is refused by what is a primary no more."""
+        answers = await self._at_once(commands, once)
+        if not is_demoted(answers[0]):
+            return answers
+        await self.refresh()
+        return await self._at_once(commands, once, new=True)
+
+    async def _at_once(self, commands: Sequence[Command], once: bool, new: bool = False) -> list[Any]:
+        client = careful(self.client, once, new and not self._is_ours) if once or new else self.client
         pipeline = client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
