@@ -46,7 +46,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
             known = _is_certain(request, response) or request.session.exists(request.session.session_key)
             if self._wants_save(request, response, known):
                 request.session.save()
-                _name(response, request.session)
+                _name(request, response)
         except UpdateError as error:
             raise SessionInterrupted(str(error)) from error
         except (EngineUnavailable, TooManySessions) as error:
@@ -61,7 +61,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
             known = _is_certain(request, response) or await request.session.aexists(request.session.session_key)
             if self._wants_save(request, response, known):
                 await _asave(request.session)
-                _name(response, request.session)
+                _name(request, response)
         except UpdateError as error:
             raise SessionInterrupted(str(error)) from error
         except (EngineUnavailable, TooManySessions) as error:
@@ -124,9 +124,16 @@ class _Unsaved:
         self.asked = True
 
 
-def _name(response: Any, session: Any) -> None:
-    """Put the key into the cookie: a new session has none before it is saved."""
-    response.cookies[settings.SESSION_COOKIE_NAME] = session.session_key
+def _name(request: Any, response: Any) -> None:
+    """Put the key into the cookie: a new session has none before it is saved.
+
+    Where the save has not asked the store, the browser may have a newer key by now: it keeps the cookie that it has.
+    """
+    name, session = settings.SESSION_COOKIE_NAME, request.session
+    if getattr(session, "_silent", False) and request.COOKIES.get(name) == session.session_key:
+        del response.cookies[name]
+    else:
+        response.cookies[name] = session.session_key
 
 
 async def _asave(session: Any) -> None:

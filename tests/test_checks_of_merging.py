@@ -20,7 +20,15 @@ def test_rules(rule: Any) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [["cart"], "append", {"cart": "apend"}, {"cart": "no.such.rule"}, {"cart": None}, {1: "append"}],
+    [
+        ["cart"],
+        "append",
+        {"cart": "apend"},
+        {"cart": "no.such.rule"},
+        {"cart": None},
+        {1: "append"},
+        {"_messages": "append"},  # a text, for which no built-in rule is
+    ],
     ids=str,
 )
 def test_what_is_no_rule(wrong: Any) -> None:

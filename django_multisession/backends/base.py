@@ -64,7 +64,8 @@ class SessionStore(SessionState):
         """What `SessionBase._get_session()` gives, for a core coroutine of either face."""
         self.accessed = True
         if not hasattr(self, "_session_cache"):
-            self._session_cache = {} if no_load or self.session_key is None else await self._load(storage)
+            is_new = no_load or self.session_key is None
+            self._session_cache = {} if is_new else await clients.load(self._face, self, storage)
         return self._session_cache
 
     async def _exists(self, storage: Storage, session_key: str | None) -> bool:
@@ -83,6 +84,7 @@ class SessionStore(SessionState):
         if self.session_key is None:
             return await self._create(storage)
         await self._data(storage, no_load=must_create)
+        self._silent = False
         if not must_create:
             if self._rotated_in is not None:
                 await self._rotate_again(storage, self._rotated_in)
@@ -150,8 +152,8 @@ class SessionStore(SessionState):
         expires_at = self._expires_at(stored.created_at, now, stored)
         fresh = expires_at == stored.expires_at and now - stored.updated_at < limits.window(expires_at - now)
         if fresh or not self.may_touch:
-            is_asked = self.modified or not settings.SESSION_SAVE_EVERY_REQUEST
-            if is_asked and not await self._exists(storage, self.session_key):
+            self._silent = settings.SESSION_SAVE_EVERY_REQUEST and not self.modified
+            if not self._silent and not await self._exists(storage, self.session_key):
                 await self._follow(storage)
         elif await storage.touch(stored.id, expires_at):
             self._record = dataclasses.replace(stored, expires_at=expires_at, updated_at=now)
@@ -281,10 +283,10 @@ class SessionStore(SessionState):
         return result
 
     def load(self) -> dict[str, Any]:
-        return run_sync(clients.load(SYNC, self) if self._watched else self._load(self.storage))
+        return run_sync(clients.load(SYNC, self, self.storage))
 
     async def aload(self) -> dict[str, Any]:
-        return await (clients.load(ASYNC, self) if self._watched else self._load(self.astorage))
+        return await clients.load(ASYNC, self, self.astorage)
 
     def exists(self, session_key: str | None) -> bool:
         return run_sync(self._exists(self.storage, session_key))

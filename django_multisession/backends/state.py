@@ -64,6 +64,7 @@ class SessionState(SessionBase):
     _ended: str | None = None  # the id of what this object itself has removed
     _rotated_in: dict[str, Any] | None = None  # the log-in with which the key was cycled, a mark being left
     _link: dict[str, Any] = {}  # what the data of a copy say of their original
+    _silent = False  # the last save has asked the store for nothing, so it may have missed that the key was cycled
     _face: Face = SYNC  # of the public method at work
     _on_conflict: str | None = None  # instead of what the site has chosen: in a draft of change()
 

@@ -18,7 +18,10 @@ def unknown_rule() -> Problems:
     for key, rule in chosen.items():
         if not isinstance(key, str):
             yield f"MULTISESSION_MERGE has the key {key!r}.", "Session keys are texts."
-        if not _is_rule(rule):
+        if key == rules.MESSAGES and isinstance(rule, str) and rule in rules.BUILT_IN:
+            message = f"MULTISESSION_MERGE has the rule {rule!r} for {key}, the messages of Django, which are a text."
+            yield message, "Leave it out: messages are merged by default."
+        elif not _is_rule(rule):
             hint = f"There are: {RULES}; or the dotted path of a function(base, ours, theirs)."
             yield f"MULTISESSION_MERGE knows no rule {rule!r}, for the key {key!r}.", hint
 

@@ -7,13 +7,15 @@ import pickle
 from collections.abc import Hashable
 from decimal import Decimal
 from functools import lru_cache
+from pickle import PickleError
 from typing import Any
 
-from ..exceptions import PayloadUnreadable
+from ..exceptions import PayloadUnreadable, SessionNotSerializable
 from . import codecs
 
 PLAIN = frozenset({type(None), bool, int, str, bytes})
-EXACT = float, complex, Decimal  # -0.0 is 0.0, and 1.00 is 1.0, but not what they are stored as; NaN is not itself
+EXACT = frozenset({float, complex, Decimal})  # -0.0 is 0.0, and 1.00 is 1.0, but not what they are stored as; NaN is not itself
+PROTOCOL = 4  # with which objects take themselves apart: the first one that keeps the fold of a datetime
 LETTERS = "qwertyuiopasdfghjklzxcvbnm"
 
 
@@ -27,7 +29,7 @@ def is_same(one: codecs.Serialized, other: codecs.Serialized | None, serializer:
         before, after = (codecs.deserialize(each, serializer) for each in (one, other))
         freeze = Freeze(serializer)
         return _unordered(before, freeze) == _unordered(after, freeze)
-    except (PayloadUnreadable, RecursionError):
+    except (PayloadUnreadable, SessionNotSerializable, RecursionError):
         return False
 
 
@@ -45,17 +47,28 @@ class Freeze:
         kind = type(value)
         if kind in PLAIN:
             return kind, value
-        if isinstance(value, dict):
+        if kind in EXACT:
+            return kind, repr(value)
+        if kind is dict:
             items = [(self(key), self(each)) for key, each in value.items()]
             return kind, tuple(items) if self.ordered else frozenset(items)
-        if isinstance(value, list | tuple):
+        if kind is list or kind is tuple:
             return kind, tuple(map(self, value))
         if isinstance(value, set | frozenset):
             return kind, frozenset(map(self, value))
-        if isinstance(value, EXACT):
-            return kind, repr(value)
         has_own = getattr(kind, "__eq__", None) is not object.__eq__
-        return kind, _ByValue(value) if has_own else self._bytes(value)
+        return kind, self._parts(value) if has_own else self._bytes(value)
+
+    def _parts(self, value: Any) -> Hashable:
+        """As pickle takes it apart. Its own `==` may say less: models are equal by their keys, moments in any zone."""
+        try:
+            parts = value.__reduce_ex__(PROTOCOL)
+            if isinstance(parts, str):
+                return parts
+            made_by, arguments, state, items, pairs = (*parts, None, None, None)[:5]
+            return made_by, self(arguments), self(state), self(list(items or ())), self(dict(pairs or ()))
+        except (TypeError, AttributeError, PickleError):
+            return _ByValue(value)
 
     def _bytes(self, value: Any) -> Hashable:
         """Of what is equal to nothing but itself. A pickle has no nonce; not everything can be one."""
@@ -66,7 +79,7 @@ class Freeze:
 
 
 class _ByValue:
-    """What compares itself, with a hash if it has none."""
+    """What no pickle takes and compares itself, with a hash if it has none."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -80,7 +93,7 @@ class _ByValue:
     def __hash__(self) -> int:
         try:
             return hash(self.value)
-        except TypeError:
+        except Exception:
             return hash(type(self.value))
 
 

@@ -26,12 +26,13 @@ END = "end"
 CHANGED = "changed"
 
 
-async def load(face: Face, store: Any) -> dict[str, Any]:
+async def load(face: Face, store: Any, storage: Any) -> dict[str, Any]:
     """What `SessionStore._load()` gives, for the session of the request at work; `{}` if that has ended it."""
-    storage, request = getattr(store, face.storage), cast(Any, middleware.current.get())
     data: dict[str, Any] = await store._load(storage)
-    is_own = getattr(request, "session", None) is store
-    if store._record is None or not is_own:
+    if not store._watched or store._record is None:
+        return data
+    request = cast(Any, middleware.current.get())
+    if getattr(request, "session", None) is not store:
         return data
     known = data.get(devices.CLIENT_KEY)
     if not isinstance(known, dict) or CHANGED in known or (what := change(known, now := of(request))) is None:

@@ -27,10 +27,11 @@ from ..interleaving import interleave_async, interleave_sync
 from ..routers import SessionRouter
 
 USER = {"_auth_user_id": "9"}
+EVERY_ENGINE = pytest.mark.parametrize("engine_name", list(ENGINES))  # where it is up to the storage's verbs
 SQL = [name for name, (_, alias) in ENGINES.items() if alias]
 
 
-@pytest.fixture(params=list(ENGINES))
+@pytest.fixture(params=["memory", "redis", "postgres"])
 def engine_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -88,6 +89,7 @@ class TestWhatItDoes:
         assert stored(face, Store, key) == dict(session.items()) == {"count": 2, "new": [1]}
         assert session.modified
 
+    @EVERY_ENGINE
     def test_the_function_is_given_what_others_have_saved(self, Store, face, on_conflict):
         ours, theirs, key = two(face, Store, count=1, b=1, gone=1)
         ours["mine"] = 1
@@ -99,6 +101,7 @@ class TestWhatItDoes:
         assert given == [{"count": 5, "b": 2, "mine": 1}]
         assert stored(face, Store, key) == dict(ours.items()) == {"count": 6, "b": 2, "mine": 1}
 
+    @EVERY_ENGINE
     def test_it_is_called_again_where_another_came_first(self, Store, face, on_conflict):
         ours, _, key = two(face, Store, count=0)
         ours["mine"] = "unsaved"
@@ -243,6 +246,7 @@ class TestCookies:
         assert stored(face, Store, key) == {"count": 2}
 
 
+@EVERY_ENGINE
 class TestEndedSessions:
     @pytest.mark.parametrize("data", [USER, {}], ids=["of a user", "of nobody"])
     def test_a_session_that_is_gone(self, Store, face, verbs, data):
@@ -291,6 +295,7 @@ class TestEndedSessions:
             ours.change(count)
 
 
+@EVERY_ENGINE
 class TestCycledKeys:
     def test_it_goes_on_under_the_new_key(self, Store, face, on_conflict):
         ours, theirs, _ = two(face, Store, count=1, **USER)
@@ -503,6 +508,7 @@ class TestAsync:
         assert Store(key).load() == {"count": 1, "mine": 1}
 
 
+@EVERY_ENGINE
 def test_two_that_count_to_the_same_number_in_the_same_millisecond(Store):
     """Their records are equal: which of them the store holds is told by whose it is."""
     with time_machine.travel(datetime.now(UTC), tick=False), override_settings(MULTISESSION_MERGE={"count": "sum"}):

@@ -23,6 +23,8 @@ from ..routers import SessionRouter
 REQUESTS = 50
 RULES = {"count": "sum", "list": "append", "flags": "union", "wizard": "deep"}
 
+FEWER_ENGINES = pytest.mark.parametrize("engine_name", ["memory", "redis", "sqlite"])
+
 pytestmark = pytest.mark.slow
 
 
@@ -69,9 +71,13 @@ def message(session: Any, number: int) -> Any:
 
 
 class TestThreads:
+    """In one process; of the other engines two processes of 25 threads each do the same, below."""
+
+    @FEWER_ENGINES
     def test_by_change(self, Store):
         assert_all_counted(Store, self.of_all(Store, lambda session, n: session.change(lambda data: change(data, n))))
 
+    @FEWER_ENGINES
     def test_by_rules(self, Store):
         def request(session: Any, number: int) -> None:
             change(session, number)
