@@ -45,9 +45,19 @@ def id_of(alias: str) -> int:
     return id(connections[alias])
 
 
+@lru_cache
+def has_schemas(alias: str) -> bool:
+    """As django-tenants' connections have from the start. Only the thread that has the connection knows which it is."""
+    return hasattr(connections[alias], "schema_name")
+
+
 def place(alias: str) -> str:
     """What a copy is of: the database, and with django-tenants the schema."""
-    return f"{alias}.{getattr(connections[alias], 'schema_name', '')}"
+    return place_in(alias, getattr(connections[alias], "schema_name", ""))
+
+
+def place_in(alias: str, schema: str = "") -> str:
+    return f"{alias}.{schema}"
 
 
 def changing(
