@@ -38,8 +38,9 @@ class CachedStorage(DbStorage):
     async def read(self, id: str) -> Record | None:
         if transactions.PENDING and await self._ask(transactions.has_changed, id):
             return await super().read(id)
-        alias, copies = self.database(), self.copies
-        place = await self._ask(transactions.place) if transactions.has_schemas(alias) else transactions.place_in(alias)
+        copies = self.copies
+        if (place := transactions.place_everywhere(self.database())) is None:
+            place = await self._ask(transactions.place)
         found = await copies.take(place, id)
         if isinstance(found, Record):
             return found

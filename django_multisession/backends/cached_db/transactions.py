@@ -46,18 +46,14 @@ def id_of(alias: str) -> int:
 
 
 @lru_cache
-def has_schemas(alias: str) -> bool:
-    """As django-tenants' connections have from the start. Only the thread that has the connection knows which it is."""
-    return hasattr(connections[alias], "schema_name")
+def place_everywhere(alias: str) -> str | None:
+    """`place()` for all threads, or `None` where only the one that has the connection knows it."""
+    return None if hasattr(connections[alias], "schema_name") else place(alias)
 
 
 def place(alias: str) -> str:
-    """What a copy is of: the database, and with django-tenants the schema."""
-    return place_in(alias, getattr(connections[alias], "schema_name", ""))
-
-
-def place_in(alias: str, schema: str = "") -> str:
-    return f"{alias}.{schema}"
+    """What a copy is of: the database, and with django-tenants the schema, which its connections always have."""
+    return f"{alias}.{getattr(connections[alias], 'schema_name', '')}"
 
 
 def changing(

@@ -91,7 +91,17 @@ def same_place(sides: Plan) -> bool:
     """Of engines of this package: whether both keep their records in the same place."""
     if sides.is_foreign:
         return sides.from_ is sides.to
-    return sides.from_ is sides.to and not elsewhere.differs(sides.to, sides.from_settings)
+    if _kept_by(sides.from_) is not _kept_by(sides.to):
+        return False
+    said = sides.from_settings
+    if hasattr(sides.to.storage, "database"):  # where the copies of `cached_db` are is no matter
+        said = {name: value for name, value in said.items() if name == elsewhere.DATABASE}
+    return not elsewhere.differs(sides.to, said)
+
+
+def _kept_by(store: Any) -> Any:
+    """`db` and `cached_db` share a table."""
+    return getattr(store.storage, "model", None) or store
 
 
 FACES = {"storage": SYNC, "astorage": ASYNC}

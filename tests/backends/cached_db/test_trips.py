@@ -88,10 +88,10 @@ def test_a_client_that_makes_a_boolean_of_the_answer_is_asked_by_a_script(Store,
 def test_an_old_server(Store, face, sent, monkeypatch):
     execute = Commands.execute
 
-    async def as_redis_6(self: Any, command: Any, *arguments: Any) -> Any:
+    async def as_redis_6(self: Any, command: Any, *arguments: Any, **how: Any) -> Any:
         if command[0] == "SET":
             raise redis.ResponseError("syntax error")
-        return await execute(self, command, *arguments)
+        return await execute(self, command, *arguments, **how)
 
     monkeypatch.setattr(Commands, "execute", as_redis_6)
     key = saved(face, Store, a=1)
