@@ -20,7 +20,7 @@ from django_multisession.backends.memory import checks as memory_checks
 from django_multisession.backends.mongodb import checks as mongodb_checks
 from django_multisession.backends.redis import checks as redis_checks
 from django_multisession.checks import foreign as foreign_checks
-from django_multisession.checks import installation
+from django_multisession.checks import installation, merging
 from django_multisession.conf import NAMES
 from django_multisession.middleware import SessionMiddleware
 from example_project.servers import RedisServer
@@ -28,6 +28,7 @@ from example_project.servers import RedisServer
 from . import memory
 
 ROOT = Path(__file__).parents[1]
+OF_ENGINES = db_checks, memory_checks, mongodb_checks, redis_checks
 DJANGO_REDIS = "django_redis.cache.RedisCache"
 LOCAL = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 APPS = ["django.contrib.auth", "django.contrib.contenttypes"]
@@ -81,7 +82,16 @@ def test_the_list_of_numbers_is_complete() -> None:
     listed = re.findall(r"^    ([EW]\d{3})  ", checks.__doc__ or "", re.MULTILINE)
     code = "".join(
         Path(module.__file__).read_text()
-        for module in (checks, db_checks, foreign_checks, installation, memory_checks, mongodb_checks, redis_checks)
+        for module in (
+            checks,
+            db_checks,
+            foreign_checks,
+            installation,
+            memory_checks,
+            merging,
+            mongodb_checks,
+            redis_checks,
+        )
     )
     used = set(re.findall(r'"([EW]\d{3})"', code))
     documented = re.findall(r"^\| `([EW]\d{3})`", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)

@@ -14,7 +14,9 @@ from ..exceptions import PayloadUnreadable, SessionNotSerializable
 from . import codecs
 
 PLAIN = frozenset({type(None), bool, int, str, bytes})
-EXACT = frozenset({float, complex, Decimal})  # -0.0 is 0.0, and 1.00 is 1.0, but not what they are stored as; NaN is not itself
+EXACT = frozenset(
+    {float, complex, Decimal}
+)  # -0.0 is 0.0, and 1.00 is 1.0, but not what they are stored as; NaN is not itself
 PROTOCOL = 4  # with which objects take themselves apart: the first one that keeps the fold of a datetime
 LETTERS = "qwertyuiopasdfghjklzxcvbnm"
 

@@ -32,7 +32,8 @@ async def load(face: Face, store: Any, storage: Any) -> dict[str, Any]:
     if not store._watched or store._record is None:
         return data
     request = cast(Any, middleware.current.get())
-    if getattr(request, "session", None) is not store:
+    session: Any = getattr(request, "session", None)
+    if session is not store:
         return data
     known = data.get(devices.CLIENT_KEY)
     if not isinstance(known, dict) or CHANGED in known or (what := change(known, now := of(request))) is None:
