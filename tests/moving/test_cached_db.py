@@ -2,6 +2,7 @@
 
 import pytest
 from django.core import checks
+from django.test import override_settings
 
 from django_multisession.backends import moving
 from django_multisession.backends.cached_db import SessionStore as CachedStore
@@ -48,3 +49,10 @@ def test_one_table_is_one_place(cached, settings, from_, to):
     assert "django_multisession.E032" in {message.id for message in checks.run_checks()}
     settings.MULTISESSION_MOVE = {**settings.MULTISESSION_MOVE, "from_settings": {"database": "postgres"}}
     assert "django_multisession.E032" not in {message.id for message in checks.run_checks()}
+
+
+def test_the_check_opens_no_client(cached, settings):
+    """What is wrong with it is another check's matter."""
+    settings.MULTISESSION_MOVE = {"from": DB, "to": "django_multisession.backends.redis", "phase": "move"}
+    with override_settings(MULTISESSION_REDIS="tests.nowhere"):
+        assert "django_multisession.E032" not in {message.id for message in checks.run_checks()}
