@@ -196,7 +196,7 @@ class RedisStorage:
 
     async def purge_from(self, after: str | None, before: datetime, limit: int) -> tuple[int, str | None]:
         """A part of that: how many were trimmed, and the `after` of the next part. No verb: without it each batch of a
-        purge would walk again over all keys that those before it have gone through."""
+        purge would walk again over all that those before it have gone through."""
         before, removed, cursor = min(before, await self.clock()), 0, int(after or 0)
         match = self._user_key("*", escape=True)
         for _ in range(MOST_PURGE_SCANS):
