@@ -1,10 +1,11 @@
-"""`SessionMiddleware`, in place of Django's: the same cookies, and four things more.
+"""`SessionMiddleware`, in place of Django's: the same cookies, and five things more.
 
 - On an asynchronous server nothing of it runs in a thread: the session is saved by `asave()`.
 - After an error of the site (5xx) the browser still learns a key that was changed in the request, as a log-in does:
   the old one is dead.
 - A store that cannot be reached (`EngineUnavailable`) is answered with a 503, and the cookie stays as it is.
 - A log-in that is refused (`TooManySessions`) is answered with a page that says why.
+- With `SESSION_SAVE_EVERY_REQUEST` a save that has not asked the store sends no cookie: its key may be dead by now.
 
 Which cookie is sent, and when, is decided by Django's `process_response()`, which runs here as it is. What other
 middleware has put into `request.session`, a dict or a session of another engine, is treated as Django does.

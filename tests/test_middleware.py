@@ -71,6 +71,9 @@ class TestAsDjangos:
                     browser.key = saved(face, Store, count=1) if cookie == "known" else "u" * 32
                 response = browser.get(pages(face)[page])
                 seen.append((described(response.cookies), response.headers.get("Vary"), response.status_code))
+        if (cookie, every) == ("known", True) and page > 0:
+            assert seen[0] == ([], *seen[1][1:])  # nothing was asked or written: see test_silent_saves.py
+            return
         if (cookie, every, page) == ("unknown", True, 2) and face.name == "async":
             assert seen[0][0] == ["deleted"]  # Django's makes a session for the visitor who has none
         else:
