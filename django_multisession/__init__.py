@@ -1,3 +1,3 @@
 """Django session engines for Redis, MongoDB and SQL over one base `SessionStore`."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -15,6 +15,7 @@ worker after a fork say, calls it then. Where nobody has imported OpenTelemetry,
 
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import wraps
 from importlib import import_module
 from time import perf_counter
@@ -34,6 +35,11 @@ API = "opentelemetry.metrics"
 COUNTERS = "saves", "touches", "conflicts", "merges", "outages", "endings", "purged"
 VERBS = [name for name in vars(Storage) if not name.startswith("_")]
 
+MODULES = "storage", "cluster"  # of an engine: a cluster of Redis has a storage of its own
+
+_is_inner: ContextVar[bool] = ContextVar(
+    "django_multisession.metrics.inner", default=False
+)  # a verb that another calls
 _replaced: list[tuple[Any, str, Any]] = []  # where, the name, what was there
 
 
@@ -53,8 +59,9 @@ def start() -> None:
         raise ImproperlyConfigured("Metrics need OpenTelemetry: pip install django-multisession[metrics]") from error
     counters = {name: meter.create_counter(f"{NAME}.{name}") for name in COUNTERS}
     durations = meter.create_histogram(f"{NAME}.storage.duration", unit="s")
-    for verb in VERBS:
-        _measure_verb(_storage_class(), verb, durations, counters)
+    for storage in _storage_classes():
+        for verb in VERBS:
+            _measure_verb(storage, verb, durations, counters)
     _count_merges(counters["merges"])
     _count_endings(counters["endings"])
 
@@ -77,14 +84,19 @@ def _replace(owner: Any, name: str, function: Any) -> None:
     setattr(owner, name, function)
 
 
-def _storage_class() -> type:
-    """By its module, where the engine has one: to ask a store for its storage would open a client, before a fork."""
+def _storage_classes() -> list[type]:
+    """By their modules, where the engine has any: to ask a store for its storage would open a client, before a fork."""
+    found = [each for name in MODULES for each in _storages_in(f"{engine.BACKENDS}{engine.kind()}.{name}")]
+    return found or [type(engine.store().storage)]
+
+
+def _storages_in(name: str) -> list[type]:
     try:
-        module = import_module(f"{engine.BACKENDS}{engine.kind()}.storage")
+        module = import_module(name)
     except ImportError:
-        return type(engine.store().storage)
-    own = [each for each in vars(module).values() if getattr(each, "__module__", "") == module.__name__]
-    return next(each for each in own if isinstance(each, type) and hasattr(each, "of_user"))
+        return []
+    own = [each for each in vars(module).values() if getattr(each, "__module__", "") == name]
+    return [each for each in own if isinstance(each, type) and hasattr(each, "of_user")]
 
 
 def _measure_verb(storage: type, verb: str, durations: Any, counters: dict[str, Any]) -> None:
@@ -93,6 +105,9 @@ def _measure_verb(storage: type, verb: str, durations: Any, counters: dict[str, 
 
     @wraps(original)
     async def measured(self: Any, *arguments: Any, **named: Any) -> Any:
+        if _is_inner.get():
+            return await original(self, *arguments, **named)
+        _is_inner.set(True)
         began = perf_counter()
         try:
             result = await original(self, *arguments, **named)
@@ -100,6 +115,7 @@ def _measure_verb(storage: type, verb: str, durations: Any, counters: dict[str, 
             counters["outages"].add(1, labels)
             raise
         finally:
+            _is_inner.set(False)
             durations.record(perf_counter() - began, labels)
         if what := _meaning(verb, arguments, result):
             counters[what].add(1, kind)

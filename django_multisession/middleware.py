@@ -11,6 +11,7 @@ Which cookie is sent, and when, is decided by Django's `process_response()`, whi
 middleware has put into `request.session`, a dict or a session of another engine, is treated as Django does.
 """
 
+import logging
 import sys
 from contextvars import ContextVar
 from typing import Any
@@ -29,17 +30,19 @@ from .exceptions import EngineUnavailable, TooManySessions
 from .responses import refused, unavailable
 
 current: ContextVar[Any] = ContextVar("django_multisession.request", default=None)  # the request that is worked on
+FAILURE = "_session_unavailable"  # of a request; it is there while this middleware is at work
 
 
 class SessionMiddleware(middleware.SessionMiddleware):
     def process_request(self, request: Any) -> None:
         super().process_request(request)
+        setattr(request, FAILURE, None)
         if conf.ON_CLIENT_CHANGE != "ignore":
             request.session._watched = True
 
     def process_response(self, request: Any, response: Any) -> Any:
-        if _failed(request):
-            return unavailable(request)
+        if (why := _failure(request)) is not None:
+            return unavailable(request, why)
         try:
             known = _is_certain(request, response) or request.session.exists(request.session.session_key)
             if self._wants_save(request, response, known):
@@ -52,8 +55,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
         return response
 
     async def aprocess_response(self, request: Any, response: Any) -> Any:
-        if _failed(request):
-            return unavailable(request)
+        if (why := _failure(request)) is not None:
+            return unavailable(request, why)
         try:
             await _load_to_save(request)
             known = _is_certain(request, response) or await request.session.aexists(request.session.session_key)
@@ -149,17 +152,26 @@ async def _load_to_save(request: Any) -> None:
         session.accessed = accessed
 
 
-def _failed(request: Any) -> bool:
-    return getattr(request, "_session_unavailable", False)
+def _failure(request: Any) -> EngineUnavailable | None:
+    """What `_note()` has noted; it notes nothing more of what fails outside of this middleware."""
+    failure: EngineUnavailable | None = vars(request).pop(FAILURE, None)
+    return failure
 
 
 def _note(request: Any = None, **kwargs: Any) -> None:
     """Middleware between this one and the view, such as LoginRequiredMiddleware, failed: Django made a 500 of it."""
-    if isinstance(sys.exc_info()[1], EngineUnavailable):
-        request._session_unavailable = True
+    if hasattr(request, FAILURE) and isinstance(error := sys.exc_info()[1], EngineUnavailable):
+        setattr(request, FAILURE, error)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not a traceback per request: of what was noted `unavailable()` is going to tell."""
+    noted = getattr(getattr(record, "request", None), FAILURE, None)
+    return noted is None or record.exc_info is None or record.exc_info[1] is not noted
 
 
 got_request_exception.connect(_note, dispatch_uid="django_multisession")
+logging.getLogger("django.request").addFilter(_is_news)
 
 
 def knows_requests() -> bool:

@@ -6,7 +6,10 @@ The token with which a refused log-in may sign out the oldest session names that
 being kept anywhere: what it names is gone then. It is signed, good for `TOKEN_AGE`, and signs nobody in.
 """
 
+import json
+import re
 import time
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -22,14 +25,16 @@ from .exceptions import TooManySessions
 
 Response = TypeVar("Response", bound=HttpResponse)
 
-HTML, JSON = "text/html", "application/json"
+HTML = "text/html"
+JSON = "application/json", "application/json; charset=utf-8", "application/json; charset=UTF-8"
 RETRY_AFTER = 10  # seconds
 UNAVAILABLE = "503.html", "django_multisession/503.html"  # the site's own first
 REFUSED = "django_multisession/refused.html"
 TOKEN_AGE = 300  # seconds
 SALT = "django_multisession.sign_out_oldest"
 QUIET = 60  # seconds in which an outage is not told again
-MOST_TOLD = 50  # outages, each by its error's text
+MOST_TOLD = 50  # outages in that time, each by its error's text
+VARYING = re.compile(r"\b[0-9a-f]{12,}\b|\b\d+\.\d+(?=[,\s>])")  # in pymongo's text: a client's id, times in seconds
 
 _told: dict[str, float] = {}  # when, by the monotonic clock
 _telling = Lock()
@@ -37,11 +42,29 @@ _telling = Lock()
 
 def wants_json(request: Any) -> bool:
     """By the header `Accept`: whatever leaves it open gets HTML."""
-    return request.method == "DELETE" or bool(request.get_preferred_type([HTML, JSON]) == JSON)
+    return request.method == "DELETE" or request.get_preferred_type([HTML, *JSON]) in JSON
+
+
+def given(request: Any, name: str) -> str:
+    """A field of a form, or of an object in JSON; empty where it is not there."""
+    if request.content_type != JSON[0]:
+        return str(request.POST.get(name, ""))
+    try:
+        text = str(json.loads(request.body)[name])
+        text.encode()  # half of a surrogate pair is no text
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return text
 
 
 def error(status: int, name: str, detail: str, **more: Any) -> JsonResponse:
     return _finished(JsonResponse({"error": name, "detail": detail, **more}, status=status))
+
+
+def not_allowed(methods: Sequence[str]) -> JsonResponse:
+    response = error(405, "method_not_allowed", _("Use one of: %(methods)s.") % {"methods": ", ".join(methods)})
+    response.headers["Allow"] = ", ".join(methods)
+    return response
 
 
 def _finished(response: Response) -> Response:
@@ -77,10 +100,10 @@ def _is_news(outage: str) -> bool:
     """One line per outage and minute: with a line for each request the log would be the next to fail."""
     with _telling:
         now = time.monotonic()
-        if now - _told.get(outage, -QUIET) < QUIET:
+        for told in [each for each, when in _told.items() if now - when >= QUIET]:
+            del _told[told]
+        if len(_told) >= MOST_TOLD or (outage := VARYING.sub("", outage)) in _told:
             return False
-        if len(_told) >= MOST_TOLD:
-            _told.clear()
         _told[outage] = now
         return True
 

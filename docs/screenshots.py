@@ -106,7 +106,7 @@ def shoot(browser: Browser, url: str) -> None:
         page = sign_in(browser, url, user_agent=LINUX, **options)
         page.goto("/sessions/")
         page.screenshot(path=IMAGES / f"{name}.png", full_page=True)
-        page.get_by_role("listitem").get_by_role("button", name="Sign out").click()
+        page.get_by_role("listitem").get_by_role("button", name="Sign out").first.click()  # its own is the first
 
 
 def shoot_admin(browser: Browser, url: str) -> None:

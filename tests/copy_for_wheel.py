@@ -6,7 +6,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NEEDED = ("tests", "example_project", "benchmarks", "docs", "README.md", "pyproject.toml")
+NEEDED = (
+    "tests",
+    "example_project",
+    "benchmarks",
+    "docs",
+    "pyproject.toml",
+    *(page.name for page in ROOT.glob("*.md")),
+)
 IGNORED = shutil.ignore_patterns("__pycache__", "var")
 
 

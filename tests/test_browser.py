@@ -194,7 +194,7 @@ def test_an_admin_ends_all_sessions_of_a_user(open_browser):
     admin.get_by_role("link", name=GUEST, exact=True).click()
     admin.get_by_role("link", name=f"Sessions of {GUEST}").click()
     expect(admin.get_by_role("row").filter(has_text="Firefox on Linux")).to_have_count(1)
-    admin.get_by_role("button", name="End all sessions").click()
+    admin.get_by_role("button", name="Sign out all sessions").click()
     admin.get_by_role("button", name="Yes, I").click()
     assert "2 sessions were signed out." in admin.locator(".messagelist").inner_text()
     assert [signed_in(page) for page in (guest, again, admin)] == [False, False, True]
@@ -208,7 +208,7 @@ def test_an_admin_ends_the_sessions_of_several_users(open_browser):
     admin.goto("/admin/auth/user/?q=guest")
     for name in ("one-guest", "two-guests"):
         admin.get_by_role("row").filter(has=admin.get_by_role("link", name=name)).get_by_role("checkbox").check()
-    admin.get_by_label("Action:").select_option("End all sessions")
+    admin.get_by_label("Action:").select_option("Sign out all sessions")
     admin.locator("button[name=index]").click()  # "Go", or since Django 6.1 "Run"
     admin.get_by_role("button", name="Yes, I").click()
     assert "3 sessions were signed out." in admin.locator(".messagelist").inner_text()

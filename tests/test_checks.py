@@ -20,7 +20,7 @@ from django_multisession.backends.memory import checks as memory_checks
 from django_multisession.backends.mongodb import checks as mongodb_checks
 from django_multisession.backends.redis import checks as redis_checks
 from django_multisession.checks import foreign as foreign_checks
-from django_multisession.checks import installation
+from django_multisession.checks import installation, merging
 from django_multisession.conf import NAMES
 from django_multisession.middleware import SessionMiddleware
 from example_project.servers import RedisServer
@@ -28,6 +28,7 @@ from example_project.servers import RedisServer
 from . import memory
 
 ROOT = Path(__file__).parents[1]
+OF_ENGINES = db_checks, memory_checks, mongodb_checks, redis_checks
 DJANGO_REDIS = "django_redis.cache.RedisCache"
 LOCAL = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 APPS = ["django.contrib.auth", "django.contrib.contenttypes"]
@@ -81,7 +82,16 @@ def test_the_list_of_numbers_is_complete() -> None:
     listed = re.findall(r"^    ([EW]\d{3})  ", checks.__doc__ or "", re.MULTILINE)
     code = "".join(
         Path(module.__file__).read_text()
-        for module in (checks, db_checks, foreign_checks, installation, memory_checks, mongodb_checks, redis_checks)
+        for module in (
+            checks,
+            db_checks,
+            foreign_checks,
+            installation,
+            memory_checks,
+            merging,
+            mongodb_checks,
+            redis_checks,
+        )
     )
     used = set(re.findall(r'"([EW]\d{3})"', code))
     documented = re.findall(r"^\| `([EW]\d{3})`", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
@@ -303,6 +313,28 @@ def test_a_path_that_cannot_be_imported_shows_its_error(name: str, path: str, sa
     assert said in message.msg
 
 
+@pytest.mark.parametrize(("name", "number"), [("redis", "E009"), ("mongodb", "E012")])
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("tests.no_such_module.client", ", which cannot be imported: No module named 'tests.no_such_module'."),
+        ("broken_client.make", ", which cannot be imported: no such host"),
+        ("tests.memory.__name__", ", which is no function."),
+        ("foo://user:secret@host.example/1", "the dotted path of a callable."),
+    ],
+)
+def test_a_client_that_cannot_be_imported_shows_its_error(name, number, path, said, tmp_path, monkeypatch) -> None:
+    (tmp_path / "broken_client.py").write_text("raise RuntimeError('no such host')")
+    monkeypatch.syspath_prepend(tmp_path)
+    site = redis() if name == "redis" else engine(name)
+    with override_settings(**site, **{f"MULTISESSION_{name.upper()}": path}):
+        messages = [each for each in run_checks() if str(each.id).startswith("django_multisession.E")]
+    [message] = messages
+    assert message.id == f"django_multisession.{number}"
+    assert said in message.msg
+    assert "secret" not in message.msg
+
+
 def test_one_message_for_sessions_in_a_local_cache() -> None:
     assert found(SESSION_ENGINE="django_multisession.backends.redis", CACHES={"default": LOCAL}, **IN_DEFAULT) == "E008"
 
@@ -425,6 +457,7 @@ def test_mongodb_setting_unusable(value: object) -> None:
     [
         "mongodb://localhost/mysite",
         "mongodb://user:p%40ss@a:1,b:2/mysite?replicaSet=rs&tls=true",
+        "mongodb://user:p#s[@localhost/mysite",
         "mongodb+srv://cluster.example.com/mysite",
         "pymongo.MongoClient",
     ],

@@ -65,6 +65,7 @@ def test_which_are_durations() -> None:
         "TOUCH_AFTER",
         "IDLE_AGE",
         "ABSOLUTE_AGE",
+        "CACHE_AGE",
     ]
 
 

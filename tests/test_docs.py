@@ -29,7 +29,7 @@ from django_multisession.twins import run_sync
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 
 # The session that the engines' pages show.
 KEY = "0123456789abcdefghijklmnopqrstuv"

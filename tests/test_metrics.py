@@ -14,15 +14,17 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from django_multisession import metrics
+from django_multisession.backends.redis import SessionStore as RedisStore
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.purge import purge
 from django_multisession.testing.stored import saved
 from django_multisession.user_sessions import revoke_all
 
+from . import servers
 from .conftest import ENGINES
 
 ROOT = Path(__file__).parents[1]
-ENGINE_OF = {"memory": "base", "sqlite": "db"}
+ENGINE_OF = {"sqlite": "db"}
 USER = "_auth_user_id"
 
 
@@ -55,7 +57,6 @@ def read(reader: InMemoryMetricReader) -> dict[str, dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("engine_name", ["redis", "mongodb", "sqlite"])  # the verbs of others call one another
 def test_saves_and_durations(Store, face, reader, engine_name):
     kind = ENGINE_OF.get(engine_name, engine_name)
     key = saved(face, Store, a=1)
@@ -65,6 +66,22 @@ def test_saves_and_durations(Store, face, reader, engine_name):
     found = read(reader)
     assert found["saves"] == {kind: 2}
     assert found["storage.duration"] == {f"{kind} {verb}": 1 for verb in ("insert", "read", "replace")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine_name", ["redis"])
+def test_a_cluster_is_measured_as_one_server_is(face, reader, engine_name):
+    with override_settings(MULTISESSION_REDIS=servers.cluster().url):
+        key = saved(face, RedisStore, a=1, **{USER: "7"})
+        store = face(RedisStore(key))
+        store["b"] = 2
+        store.save()
+        store.flush()
+        revoke_all("7")
+        found = read(reader)["storage.duration"]
+    verbs = {labels.removeprefix("redis "): count for labels, count in found.items()}
+    assert (verbs["insert"], verbs["read"], verbs["replace"]) == (1, 1, 1)
+    assert verbs["remove"] >= 1  # of what others have left too
 
 
 def test_conflicts_and_merges(Store, face, reader, engine_name):

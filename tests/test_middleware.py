@@ -15,6 +15,7 @@ from django.test import RequestFactory, override_settings
 from django.utils import translation
 
 from django_multisession import middleware, responses
+from django_multisession.backends.mongodb import SessionStore as MongoStore
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.records import identify
 from django_multisession.testing.stored import saved, stored
@@ -218,6 +219,33 @@ class TestUnavailable:
         with override_settings(MIDDLEWARE=[OURS, f"{__name__}.asks_for_the_session"]):
             assert_unavailable(browser.get(pages(face)[2]))
 
+    def test_other_middleware_makes_no_traceback_per_request(self, Store, face, away, caplog):
+        browser = Browser(face)
+        browser.client.raise_request_exception = False
+        browser.key = saved(face, Store)
+        away("read")
+        with override_settings(MIDDLEWARE=[OURS, f"{__name__}.asks_for_the_session"]):
+            for _ in range(3):
+                assert_unavailable(browser.get(pages(face)[2]))
+        assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [
+            (f"Sessions unavailable: gone fishing ({pages(face)[2]})", None)
+        ]
+
+    @pytest.mark.parametrize(
+        "middleware",
+        [[DJANGOS, "asks_for_the_session"], ["asks_afterwards", OURS]],
+        ids=["Django's", "outside of ours"],
+    )
+    def test_what_nobody_else_tells_django_does(self, Store, face, away, caplog, middleware):
+        browser = Browser(face)
+        browser.client.raise_request_exception = False
+        browser.key = saved(face, Store)
+        away("read")
+        paths = [each if "." in each else f"{__name__}.{each}" for each in middleware]
+        with override_settings(MIDDLEWARE=paths):
+            assert browser.get(pages(face)[2]).status_code == 500
+        assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [EngineUnavailable]
+
     def test_another_error_is_a_500_as_ever(self, browser):
         browser.client.raise_request_exception = False
         assert browser.get("/unhandled/").status_code == 500
@@ -276,11 +304,58 @@ class TestUnavailable:
             responses.unavailable(RequestFactory().get("/"), EngineUnavailable(str(number)))
         assert len(responses._told) <= responses.MOST_TOLD
 
+    def test_the_log_is_not_flooded_by_whatever_the_driver_says(self, caplog):
+        for number in range(1000):
+            responses.unavailable(RequestFactory().get("/"), EngineUnavailable(f"gone {number}"))
+        assert len(caplog.records) == responses.MOST_TOLD
+
+    @pytest.mark.slow
+    def test_mongodb_names_another_client_in_each_event_loop(self, caplog):
+        """An asynchronous view on a WSGI server has an event loop, so a client, per request."""
+        uri = "mongodb://127.0.0.1:1/mysite?serverSelectionTimeoutMS=1000"
+        said = set()
+
+        async def ask() -> None:
+            with pytest.raises(EngineUnavailable) as failure:
+                await MongoStore("x" * 32).aload()
+            said.add(str(failure.value))
+            responses.unavailable(RequestFactory().get("/"), failure.value)
+
+        with override_settings(MULTISESSION_MONGODB=uri):
+            for _ in range(3):
+                asyncio.run(ask())
+        assert len(said) == 3
+        assert len([record for record in caplog.records if record.name == "django.request"]) == 1
+
+    def test_of_many_threads_at_once_one_tells(self, caplog):
+        barrier = threading.Barrier(20)
+
+        def answer() -> None:
+            barrier.wait(60)
+            for _ in range(50):
+                responses.unavailable(RequestFactory().get("/"), EngineUnavailable("gone fishing"))
+
+        threads = [threading.Thread(target=answer) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(caplog.records) == 1
+
 
 def asks_for_the_session(get_response: Any) -> Any:
     def ask(request: Any) -> Any:
         request.session.get("count")
         return get_response(request)
+
+    return ask
+
+
+def asks_afterwards(get_response: Any) -> Any:
+    def ask(request: Any) -> Any:
+        response = get_response(request)
+        request.session.get("count")
+        return response
 
     return ask
 

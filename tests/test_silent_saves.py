@@ -1,4 +1,4 @@
-"""`SESSION_SAVE_EVERY_REQUEST`: a save that does not ask the store, beside a request that gives the session a new key.
+"""`SESSION_SAVE_EVERY_REQUEST`: a save that asks the store for nothing, beside a request that gives a new key.
 
 Its response may reach the browser last. With the old cookie in it the browser would be signed out.
 """

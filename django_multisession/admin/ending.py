@@ -24,7 +24,7 @@ def end_one(request: HttpRequest, user: Any, session: UserSession) -> None:
     if not user_sessions.revoke(user, session.id):
         return messages.warning(request, _("This session has ended already."))
     named = {"id": session.id, "device": session.device or _("unknown device")}
-    log(request, [user], _("Ended the session %(id)s (%(device)s).") % named)
+    log(request, [user], _("Signed out the session %(id)s (%(device)s).") % named)
     messages.success(request, _("That session was signed out."))
 
 
@@ -47,7 +47,7 @@ def end_all(request: HttpRequest, users: Iterable[Any]) -> None:
         for user in in_doubt:
             end(user)
     finally:
-        log(request, list(dict.fromkeys(done)), _("Ended all sessions."))
+        log(request, list(dict.fromkeys(done)), _("Signed out all sessions."))
     total = sum(counts)
     text = ngettext("%(sessions)s session was signed out.", "%(sessions)s sessions were signed out.", total)
     messages.success(request, text % {"sessions": grouped(total)})

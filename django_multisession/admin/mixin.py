@@ -28,8 +28,8 @@ LINK = "sessions_link"
 
 
 class EndSessionsMixin:
-    """For the site's `ModelAdmin` of its users: the action "End all sessions", for who may delete sessions, and on a
-    user's page a link to the sessions, for who may view them.
+    """For the site's `ModelAdmin` of its users: the action "Sign out all sessions", for who may delete sessions, and on
+    a user's page a link to the sessions, for who may view them.
 
     A class that has `actions` of its own adds "end_all_sessions" to them.
     """
@@ -56,7 +56,7 @@ class EndSessionsMixin:
     def has_end_sessions_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.has_perm(DELETE))
 
-    @admin.action(permissions=["end_sessions"], description=gettext_lazy("End all sessions"))
+    @admin.action(permissions=["end_sessions"], description=gettext_lazy("Sign out all sessions"))
     def end_all_sessions(self: Any, request: HttpRequest, queryset: Any) -> HttpResponse | None:
         if not request.POST.get("confirmed"):
             return _ask_of_users(self, request, queryset)
@@ -79,7 +79,7 @@ def _ask_of_users(model_admin: Any, request: HttpRequest, queryset: Any) -> Temp
         model_admin,
         request,
         f"{TEMPLATES}/end.html",
-        _("End all sessions?"),
+        _("Sign out all sessions?"),
         [(request.get_full_path(), capfirst(model_admin.opts.verbose_name_plural))],
         users=users[: pages.MOST_FOUND],
         more=queryset.count() - pages.MOST_FOUND if len(users) > pages.MOST_FOUND else 0,

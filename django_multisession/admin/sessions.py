@@ -142,7 +142,8 @@ class SessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         users = self.admin_site.get_model_admin(get_user_model())
         if not users.get_search_fields(request):
             return None
-        return users.get_search_results(request, users.get_queryset(request), query)[0]
+        found, may_repeat = users.get_search_results(request, users.get_queryset(request), query)
+        return found.distinct() if may_repeat else found
 
     def _ask(
         self, request: HttpRequest, user: Any, session: UserSession | None, sessions: UserSessions
@@ -151,7 +152,7 @@ class SessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return self._page(
             request,
             "end",
-            _("End this session?") if session else _("End all sessions?"),
+            _("Sign out this session?") if session else _("Sign out all sessions?"),
             [*self._crumbs(), of_user],
             session=session,
             users=[user],

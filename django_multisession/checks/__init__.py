@@ -231,8 +231,8 @@ def unprotected_cookie() -> Problems:
 
 
 def import_problem(path: object) -> str:
-    """Why a dotted path is of no use, to be put behind it; empty where it is no path."""
-    if not isinstance(path, str) or "." not in path:
+    """Why a dotted path is of no use, to be put behind it; empty where it is no path, but a URL with its password."""
+    if not isinstance(path, str) or "." not in path or not all(map(str.isidentifier, path.split("."))):
         return ""
     try:
         found = import_string(path)
@@ -242,7 +242,7 @@ def import_problem(path: object) -> str:
 
 
 def is_callable(path: object) -> bool:
-    with suppress(ImportError):
+    with suppress(Exception):  # whatever that module does: see `import_problem()`
         return isinstance(path, str) and callable(import_string(path))
     return False
 

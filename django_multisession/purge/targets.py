@@ -232,13 +232,15 @@ class StorageSweep:
     """Needs no lease: the server sees to it that of two purges each removes other records.
 
     A storage whose `purge(before, limit)` goes by that moment has `async def clock() -> datetime | None`, the server's
-    now in UTC; one whose server looks at its own clock needs none.
+    now in UTC; one whose server looks at its own clock needs none. One that has to look for what has expired has
+    `async def purge_from(after, before, limit) -> tuple[int, str | None]` too: how many it removed, and where to go on.
     """
 
     name = "the session store"
 
     def __init__(self, storage: Any, asked: Asked, by_server: bool) -> None:
         self.storage, self.asked, self.by_server = storage, asked, by_server
+        self.after: str | None = None
 
     async def start(self) -> bool:
         since = utcnow()
@@ -247,6 +249,9 @@ class StorageSweep:
         return True
 
     async def batch(self, size: int, most: int) -> Batch:
+        if hasattr(self.storage, "purge_from"):
+            removed, self.after = await self.storage.purge_from(self.after, self.before, most)
+            return Batch(removed, removed, ended=self.after is None)
         removed = await self.storage.purge(self.before, most)
         return Batch(removed, removed, ended=removed < most)
 

@@ -5,6 +5,7 @@ that names one session. So it needs no CSRF token besides: who has it may use it
 """
 
 from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
 from django.core.signing import BadSignature
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import resolve_url
@@ -14,16 +15,17 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from ..responses import REFUSED, error, named_by, wants_json
+from ..responses import REFUSED, error, given, named_by, wants_json
 from . import revoke
 
 
 @csrf_exempt
+@login_not_required
 @never_cache
 @require_POST
 def sign_out_oldest(request: HttpRequest) -> HttpResponse:
     try:
-        user_id, id = named_by(request.POST.get("token", ""))
+        user_id, id = named_by(given(request, "token"))
     except BadSignature:
         return _answer(request, 400, "bad_token", _("This offer has expired. Please sign in again."))
     if not revoke(user_id, id):

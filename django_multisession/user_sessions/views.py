@@ -16,7 +16,6 @@ the beginning): any activity lists the own session again, and then the loss coul
 the time is there: a server that has evicted keys, whosever they were, would leave it in doubt for ever.
 """
 
-import json
 import time
 from collections.abc import MutableMapping
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import authenticate, logout
+from django.contrib.auth import authenticate, logout, update_session_auth_hash
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.paginator import Page, Paginator
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -34,7 +33,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ..conf import conf
-from ..responses import error, wants_json
+from ..responses import error, given, not_allowed, wants_json
 from . import (
     REPAIR_PAGES,
     Revoked,
@@ -49,6 +48,7 @@ from . import (
 from .endpoints import PAGE, SAFE, endpoint
 
 PER_PAGE = 50  # sessions
+ENDING = "POST", "DELETE"
 REPAIR_FROM = "_repair_from"
 SURE_FOR = 600  # seconds after all was looked through
 FIELDS = "id", "created_at", "last_seen", "expires_at", "ip", "user_agent", "device", "is_current"
@@ -107,7 +107,7 @@ def _memory(request: HttpRequest) -> Any:
     return session if isinstance(session, SessionBase | MutableMapping) else {}
 
 
-@endpoint("POST", "DELETE")
+@endpoint(*ENDING)
 def end(request: HttpRequest, id: str) -> HttpResponse:
     """Sign out one session of the user. The own one: as signing out does."""
     sessions = sessions_of(request.user, request)
@@ -135,7 +135,7 @@ def _missing(request: HttpRequest, text: str) -> HttpResponse:
     return redirect(PAGE)
 
 
-@endpoint(*SAFE, "POST", "DELETE")
+@endpoint(*SAFE, *ENDING)
 def end_others(request: HttpRequest) -> HttpResponse:
     """A GET asks; with `MULTISESSION_CONFIRM_PASSWORD` for the password again."""
     if request.method in SAFE:
@@ -156,8 +156,7 @@ def end_others(request: HttpRequest) -> HttpResponse:
 
 def _ask(request: HttpRequest, wrong: bool = False) -> HttpResponse:
     if wants_json(request):
-        status = 403 if wrong else 405
-        return error(status, "password_needed" if wrong else "method_not_allowed", _("Please enter your password."))
+        return error(403, "password_needed", _("Please enter your password.")) if wrong else not_allowed(ENDING)
     others = sum(not each.is_current for each in sessions_of(request.user, request))
     context = {"others": others, "asks_password": _wants_password(request), "wrong": wrong}
     return render(request, "django_multisession/end_others.html", context, status=403 if wrong else 200)
@@ -171,17 +170,12 @@ def _wants_password(request: Any) -> bool:
 def _is_password(request: Any) -> bool:
     """By the site's own backends, so that whatever slows down guessing at the log-in does so here."""
     name = {request.user.USERNAME_FIELD: request.user.get_username()}
-    user = authenticate(request, password=_given(request), **name)
-    return user is not None and user.pk == request.user.pk
-
-
-def _given(request: HttpRequest) -> str:
-    if request.content_type != "application/json":
-        return str(request.POST.get("password", ""))
-    try:
-        return str(json.loads(request.body)["password"])
-    except (ValueError, KeyError, TypeError):
-        return ""
+    user = authenticate(request, password=given(request, "password"), **name)
+    if user is None or user.pk != request.user.pk:
+        return False
+    if user.password != request.user.password:  # a newer PASSWORD_HASHERS has hashed it anew, as at a log-in
+        update_session_auth_hash(request, user)
+    return True
 
 
 @endpoint("POST")

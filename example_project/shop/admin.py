@@ -9,4 +9,4 @@ admin.site.unregister(User)
 
 @admin.register(User)
 class PeopleAdmin(EndSessionsMixin, UserAdmin):
-    """With a link to a user's sessions, and "End all sessions" for many users."""
+    """With a link to a user's sessions, and "Sign out all sessions" for many users."""

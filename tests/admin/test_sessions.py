@@ -252,6 +252,23 @@ def test_search_by_e_mail_and_by_the_search_fields_of_the_users(client, people):
 
 
 @on("sqlite")
+def test_who_is_found_twice_by_the_site_is_in_nobodys_way(client, people, monkeypatch):
+    """A join over groups gives a user once for each."""
+    monkeypatch.setattr(People, "search_fields", ["groups__name"])
+    monkeypatch.setattr(admin_pages, "MOST_FOUND", 3)
+    users = [people(name) for name in ("ann", "bob", "cid")]
+    groups = [Group.objects.create(name=f"crew{number}") for number in range(5)]
+    try:
+        for user in users:
+            user.groups.set(groups)
+        shown = show(client, f"{LIST}?q=crew")
+    finally:
+        for group in groups:
+            group.delete()
+    assert [of(user) in shown for user in users] == [True] * 3
+
+
+@on("sqlite")
 def test_the_purge_for_those_who_may_see_it(client, boss):
     runs = PurgeRun.objects.using(SessionRouter.alias)
     runs.all().delete()  # those that other tests have left
@@ -449,7 +466,7 @@ def test_one_session_is_ended(Store, client, ann):
     assert (response.status_code, response.url) == (302, of(ann))
     assert not Store().exists(session.session_key)
     assert Store().exists(other.session_key)
-    assert logged(ann) == [f"Ended the session {id} (Firefox on Linux)."]
+    assert logged(ann) == [f"Signed out the session {id} (Firefox on Linux)."]
 
 
 def test_a_session_that_is_gone(Store, client, ann):
@@ -476,7 +493,7 @@ def test_all_sessions_of_a_user_are_ended(Store, client, ann, people):
     assert "3 sessions were signed out." in message(client.post(of(ann, "end/"), follow=True))
     assert not any(Store().exists(session.session_key) for session in sessions)
     assert Store().exists(other.session_key)
-    assert logged(ann) == ["Ended all sessions."]
+    assert logged(ann) == ["Signed out all sessions."]
 
 
 def test_there_are_none(client, ann):
@@ -511,13 +528,13 @@ def test_an_index_that_may_have_been_lost(Store, client, ann):
     Store.storage.client.delete(f"session:user:{ann.pk}")  # as an eviction does
     shown = show(client, of(ann))
     assert "If Redis has lost the list" in shown
-    assert "End all sessions" in shown
+    assert "Sign out all sessions" in shown
     assert "(0)" not in show(client, of(ann, "end/"))
     told = client.post(of(ann, "end/"), follow=True)
     assert "1 session was signed out." in message(told)
     assert "There may be more" not in message(told)
     assert not Store().exists(session.session_key)
-    assert logged(ann) == ["Ended all sessions."]
+    assert logged(ann) == ["Signed out all sessions."]
 
 
 @on("redis")
@@ -530,7 +547,7 @@ def test_the_action_looks_for_lost_sessions_once_for_all_users(Store, client, pe
     assert "3 sessions were signed out." in message(end_all(client, *users))
     assert not any(Store().exists(session.session_key) for session in sessions)
     assert Store.storage.client.info("commandstats")["cmdstat_scan"]["calls"] == 1
-    assert [logged(user) for user in users] == [["Ended all sessions."]] * 3
+    assert [logged(user) for user in users] == [["Signed out all sessions."]] * 3
 
 
 @on("redis")
@@ -641,7 +658,7 @@ def test_the_action_asks_first(Store, client, ann, people):
     assert Store().exists(session.session_key)
     assert "1 session was signed out." in message(end_all(client, ann, bob, **again))
     assert not Store().exists(session.session_key)
-    assert logged(ann) == ["Ended all sessions."]
+    assert logged(ann) == ["Signed out all sessions."]
     assert logged(bob) == []  # had none
 
 
@@ -711,7 +728,7 @@ def test_a_store_that_is_away_is_told(Store, boss, ann, settings, kind):
         for url in (LIST, of(ann), of(ann, "end/")):
             assert "The sessions cannot be read now." in show(client, url, status=503)
         assert "did not answer, so not all was done" in message(end_all(client, ann))
-    assert logged(ann) == ["Ended all sessions."]  # nobody knows how many
+    assert logged(ann) == ["Signed out all sessions."]  # nobody knows how many
 
 
 @on("sqlite")

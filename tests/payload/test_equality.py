@@ -225,7 +225,6 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
         (Untakeable(1), Untakeable(1), True),
         (Untakeable(1), Untakeable(2), False),
     ],
-    ids=repr,
 )
 def test_type_by_type(one, other, same):
     assert compared(one, other, WithNonce) is same

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.test import Client, override_settings
 from django.utils.dateparse import parse_datetime
 
@@ -58,6 +59,10 @@ def test_the_list(Store, ann):
     [
         ("application/json", True),
         ("application/json, text/html;q=0.5", True),
+        ("application/json; charset=utf-8", True),
+        ("application/json;charset=UTF-8;q=0.9, */*;q=0.1", True),
+        ("text/html;q=0, application/json;q=abc", True),
+        (";/;, */", False),
         ("text/html", False),
         ("*/*", False),
         ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", False),
@@ -128,14 +133,41 @@ def test_all_others_with_the_password(Store, ann, password, status):
         assert answer.json()["error"] == "password_needed"
 
 
+@pytest.mark.parametrize("body", [b'{"password": "\\ud800"}', b"[" * 200_000, b"\xff", b"null"])
+@pytest.mark.parametrize("engine_name", ["memory"])
+def test_of_a_hostile_body_nothing_is_believed(Store, ann, body):
+    with override_settings(MULTISESSION_CONFIRM_PASSWORD=True):
+        one, other = browser(ann), browser(ann)
+        headers = {"x-csrftoken": token(one)}
+        answer = one.delete("/sessions/end-others/", body, "application/json", headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (403, "password_needed")
+    assert signed_in(other)
+
+
+def test_whose_password_is_hashed_anew_stays_signed_in(Store, ann):
+    """As after an update of Django, whose hashers take more rounds with each."""
+    ann.password = PBKDF2PasswordHasher().encode("secret", "salt", 1)
+    ann.save()
+    hashers = {"PASSWORD_HASHERS": ["django.contrib.auth.hashers.PBKDF2PasswordHasher"]}
+    one, other = [Client(headers={"user-agent": "curl/8.0"}) for _ in range(2)]
+    for each in (one, other):
+        each.get("/sign_in_as/ann/")
+    with override_settings(MULTISESSION_CONFIRM_PASSWORD=True, **hashers):
+        assert delete(one, "end-others/", password="secret").status_code == 204
+    ann.refresh_from_db()
+    assert "$1$" not in ann.password
+    assert [signed_in(one), signed_in(other)] == [True, False]
+
+
 @pytest.mark.parametrize("path", ["end/abc/", "end-others/"])
 @pytest.mark.parametrize("in_the_site", [True, False], ids=["the site checks too", "alone"])
-def test_without_a_csrf_token_nothing_is_ended(Store, ann, path, in_the_site):
+def test_without_a_csrf_token_nothing_is_ended(Store, ann, path, in_the_site, caplog):
     added = ["django.middleware.csrf.CsrfViewMiddleware"] if in_the_site else []
     with override_settings(MIDDLEWARE=[*settings.MIDDLEWARE, *added]):
         one, other = browser(ann), browser(ann)
         refused = one.delete(f"/sessions/{path}")
     assert (refused.status_code, refused.json()["error"]) == (403, "csrf_failed")
+    assert [record.levelname for record in caplog.records if record.name == "django.security.csrf"] == ["WARNING"]
     assert signed_in(other)
 
 
@@ -145,11 +177,21 @@ def test_of_a_stranger(Store):
         assert (response.status_code, response.json()["error"]) == (401, "not_signed_in")
 
 
-def test_another_method(Store, ann):
+def test_of_a_stranger_where_every_view_needs_a_log_in(Store):
+    """`LoginRequiredMiddleware` would send a program to a page."""
+    added = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+    with override_settings(MIDDLEWARE=[*settings.MIDDLEWARE, added]):
+        test_of_a_stranger(Store)
+        assert Client().get("/sessions/").url == "/sign_in/?next=/sessions/"
+
+
+@pytest.mark.parametrize("path", ["end/abc/", "end-others/"])
+def test_another_method(Store, ann, path):
     one = browser(ann)
-    response = one.get("/sessions/end/abc/", headers=JSON)
+    response = one.get(f"/sessions/{path}", headers=JSON)
     assert (response.status_code, response.json()["error"]) == (405, "method_not_allowed")
     assert response.headers["Allow"] == "POST, DELETE"
+    assert response.json()["detail"] == "Use one of: POST, DELETE."
 
 
 @pytest.mark.parametrize("engine_name", ["redis"])

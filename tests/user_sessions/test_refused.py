@@ -81,6 +81,14 @@ def test_the_offer_ends_the_oldest_and_signs_nobody_in(Store, face, ann, full):
     assert sign_in(face).status_code == 200
 
 
+def test_the_offer_is_for_strangers_where_every_view_needs_a_log_in(Store, face, ann, full):
+    added = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+    token = token_in(sign_in(face).text)
+    with override_settings(MIDDLEWARE=[OURS, AUTH, added]):
+        assert Client().post(OFFER, {"token": token}).status_code == 200
+    assert len(sessions_of(ann)) == 1
+
+
 def test_it_works_once(face, ann, full):
     token = token_in(sign_in(face).text)
     assert Client().post(OFFER, {"token": token}).status_code == 200
@@ -131,6 +139,13 @@ def test_json(face, ann, full):
     done = [Client().post(offer["url"], {"token": offer["token"]}, headers=JSON) for _ in range(2)]
     assert [each.status_code for each in done] == [204, 404]
     assert done[1].json()["error"] == "not_found"
+
+
+def test_the_token_may_be_sent_as_json(face, ann, full):
+    offer = sign_in(face, **JSON).json()["sign_out_oldest"]
+    sent = [{"token": offer["token"]}, {"token": offer["token"]}, {"token": "x"}, {}, [], None]
+    done = [Client().post(offer["url"], each, "application/json", headers=JSON).status_code for each in sent]
+    assert done == [204, 404, 400, 400, 400, 400]
 
 
 def test_without_the_pages_it_says_why_alone(face, ann, full):

@@ -16,7 +16,8 @@ from .storage import CachedStorage
 connections = Connections(
     Copies,
     lambda copies: Copies(of=copies),
-    settings={"CACHES", "SESSION_CACHE_ALIAS", "MULTISESSION_REDIS", "MULTISESSION_TIMEOUT"},
+    settings={"CACHES", "SESSION_CACHE_ALIAS"}
+    | {f"MULTISESSION_{name}" for name in ("REDIS", "TIMEOUT", "CACHE_AGE", "KEY_PREFIX")},
 )
 
 

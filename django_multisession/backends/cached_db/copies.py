@@ -23,6 +23,7 @@ import struct
 from collections.abc import Iterable
 from functools import lru_cache, partial
 from hashlib import blake2b, sha1, sha256
+from math import ceil
 from threading import Lock
 from time import monotonic
 from typing import Any, NamedTuple
@@ -35,6 +36,8 @@ from ...exceptions import EngineUnavailable
 from ...records import Record, epoch_now
 from ...twins import settle
 from ..redis import answers, clients
+from ..redis.cluster_clients import is_cluster
+from ..redis.cluster_commands import ClusterCommands
 from ..redis.failures import MISREAD, Impossible
 from ..redis.pool import Commands, Pool
 from .outage import Outage
@@ -44,7 +47,10 @@ TOKEN_SIZE, MAC_SIZE = 16, 16  # bytes
 MOMENT = struct.Struct(">q")  # milliseconds since 1970
 OFTEN = 3  # then it is this client's way, and not that of one command which came again on a new connection
 SIGNED_AT = 1 + MAC_SIZE
-RECORD_AT = SIGNED_AT + MOMENT.size
+LEASE_SIZE = 1 + TOKEN_SIZE
+
+# As the protocol has it, for a key's length, key, and lease; the milliseconds follow. hiredis takes five times as long.
+SET = b"*7\r\n$3\r\nSET\r\n$%%d\r\n%%b\r\n$%d\r\n%%b\r\n$2\r\nNX\r\n$3\r\nGET\r\n$2\r\nPX\r\n" % LEASE_SIZE
 
 TAKE = """
 local held = redis.call('GET', KEYS[1])
@@ -79,24 +85,37 @@ class Copies:
 
     def __init__(self, of: "Copies | None" = None) -> None:
         self._of = of
-        self._commands: Commands | None = None
+        self._commands: Any = None  # of one server, or of a cluster
+        # Read once: with these settings this object changes too.
+        self._prefix, self._age, self._lasting = _key(""), conf.CACHE_AGE * 1000, b"%d" % (conf.TIMEOUT * 1000)
+        self._packed = SET + b"$%d\r\n%b\r\n" % (len(self._lasting), self._lasting)
         self._lock = Lock()
         self._in_vain = 0  # SET ... GET, one after the other
         self.outage: Outage = of.outage if of else Outage()
 
     async def take(self, place: str, id: str) -> Record | Lease | Refused | None:
-        """The copy, or a lease; `None`: another has the lease, or Redis is away."""
-        if not self.outage.may_ask():
+        """The copy, or a lease; `None`: another has the lease, or Redis is away.
+
+        All that a hot read costs is here: what only a miss needs is made after the answer, and no coroutine more.
+        """
+        if self.outage.is_known and not self.outage.may_ask():
             return None
-        lease = Lease(LEASE + os.urandom(TOKEN_SIZE), epoch_now(), monotonic())
+        value, since = LEASE + os.urandom(TOKEN_SIZE), monotonic()
+        meaning = partial(_meaning, place, id, self._age, value)
         try:
-            found: Record | Lease | Refused | None = await self._take(id, lease, partial(_meaning, place, id, lease))
+            commands = self._commands or self._opened()
+            if self._in_vain < OFTEN:
+                key = (self._prefix + id).encode()
+                command = "SET", key, value, "NX", "GET", "PX", self._lasting
+                found = await commands.execute(command, meaning, packed=self._packed % (len(key), key, value))
+            else:
+                found = await self._run(TAKE, meaning, id, value, self._lasting)
         except BaseException as error:
-            refused: Refused | None = self._after("SET", error)
-            return refused
-        if self.outage.is_known:
-            self.outage.answered("SET")
-        return found
+            found = await self._take_after(error, meaning, id, value)
+        else:
+            if self._in_vain or self.outage.is_known:
+                self._taken(found)
+        return found if found is not value else _lease(value, since)
 
     async def fill(self, place: str, lease: Lease, record: Record) -> None:
         left = int((conf.CACHE_AGE - (monotonic() - lease.since)) * 1000)
@@ -141,21 +160,25 @@ class Copies:
         self.outage.unknown()
         raise error
 
-    async def _take(self, id: str, lease: Lease, meaning: Any) -> Any:
-        left = int(conf.TIMEOUT * 1000)
-        if self._in_vain < OFTEN:
-            command = "SET", _key(id), lease.value, "NX", "GET", "PX", left
-            try:
-                found = await self._opened().execute(command, meaning)
-                self._in_vain = 0 if isinstance(found, Record) else self._in_vain
-                return found
-            except _Boolean:
-                self._in_vain += 1
-            except redis.ResponseError as error:
-                if "syntax" not in str(error):
-                    raise
-                self._in_vain = OFTEN
-        return await self._run(TAKE, meaning, id, lease.value, left)
+    async def _take_after(self, error: BaseException, meaning: Any, id: str, value: bytes) -> Any:
+        """By the script, if it was SET ... NX GET that this client or server does not know."""
+        if isinstance(error, redis.ResponseError) and "syntax" in str(error):
+            self._in_vain = OFTEN
+        elif isinstance(error, _Boolean):
+            self._in_vain += 1
+        else:
+            return self._after("SET", error)
+        try:
+            found = await self._run(TAKE, meaning, id, value, self._lasting)
+        except BaseException as error_of_script:
+            return self._after("SET", error_of_script)
+        self.outage.answered("SET")
+        return found
+
+    def _taken(self, found: Any) -> None:
+        if self._in_vain < OFTEN and isinstance(found, Record):
+            self._in_vain = 0
+        self.outage.answered("SET")
 
     async def _run(self, script: str, meaning: Any, id: str, *arguments: object) -> Any:
         try:
@@ -174,23 +197,32 @@ class Copies:
             await commands.refresh()
             await _pipeline(commands, keys)
 
-    def _opened(self) -> Commands:
+    def _opened(self) -> Any:
         if self._commands is None:
             with self._lock:
-                self._commands = self._commands or Commands(self._client())
+                self._commands = self._commands or _commands_of(self._client())
         return self._commands
 
     def _client(self) -> Any:
         if self._of:
             return clients.asynchronous(self._of._opened().client)
         client = clients.configured()
-        if isinstance(client.connection_pool, Pool):  # which is the sessions' own
+        if isinstance(getattr(client, "connection_pool", None), Pool):  # which is the sessions' own; a cluster has none
             for name in ("socket_timeout", "socket_connect_timeout"):  # of an alias that says none
                 client.connection_pool.connection_kwargs.setdefault(name, conf.TIMEOUT)
         return client
 
 
-async def _pipeline(commands: Commands, keys: list[str]) -> None:
+def _commands_of(client: Any) -> Any:
+    return ClusterCommands(client) if is_cluster(client) else Commands(client)
+
+
+async def _pipeline(commands: Any, keys: list[str]) -> None:
+    if isinstance(commands, ClusterCommands):
+        for answer in await commands.all([("DEL", key) for key in keys]):
+            if isinstance(answer, Exception):
+                raise answer
+        return
     pipeline = commands.client.pipeline(transaction=False)
     for key in keys:  # one each: in a cluster they lie in different slots
         pipeline.execute_command("DEL", key)
@@ -205,17 +237,21 @@ def _key(id: str) -> str:
     return f"{conf.KEY_PREFIX}:copy:{id}"
 
 
-def _meaning(place: str, id: str, lease: Lease, answer: Any) -> Record | Lease | Refused | None:
-    """Raises `Impossible` for what may be an answer to another question."""
-    if answer is None or answer == lease.value:
+def _meaning(place: str, id: str, age: float, lease: bytes, answer: Any) -> Record | Refused | bytes | None:
+    """The copy, or that very lease: it is there now. Raises `Impossible` for an answer to another question."""
+    if answer is None or answer == lease:
         return lease
     if isinstance(answer, bool):
         raise _Boolean
     if not isinstance(answer, bytes):
         raise Impossible
-    if answer[:1] == LEASE and len(answer) == 1 + TOKEN_SIZE:
+    if len(answer) == LEASE_SIZE and answer[:1] == LEASE:
         return None
-    return unseal(place, id, answer)
+    return unseal(place, id, answer, age)
+
+
+def _lease(value: bytes, since: float) -> Lease:
+    return Lease(value, epoch_now() - ceil((monotonic() - since) * 1000), since)
 
 
 def seal(place: str, record: Record, moment: int) -> bytes:
@@ -223,8 +259,9 @@ def seal(place: str, record: Record, moment: int) -> bytes:
     return COPY + _mac(place, record.id, signed) + signed
 
 
-def unseal(place: str, id: str, copy: bytes) -> Record | Refused:
-    """The record, unless it is too old. Raises `Impossible` for what this site has not made of this session.
+def unseal(place: str, id: str, copy: bytes, age: float) -> Record | Refused:
+    """The record, unless it is older than `age`, in milliseconds. Raises `Impossible` for what this site has not made
+    of this session.
 
     A moment that is ahead is another host's clock, and no more ahead than a copy may be old.
     """
@@ -233,9 +270,10 @@ def unseal(place: str, id: str, copy: bytes) -> Record | Refused:
         raise Impossible
     if not hmac.compare_digest(copy[1:SIGNED_AT], _mac(place, id, signed)):
         raise Impossible
-    if abs(epoch_now() - MOMENT.unpack_from(signed)[0]) >= conf.CACHE_AGE * 1000:
+    now = epoch_now()
+    if abs(now - MOMENT.unpack_from(signed)[0]) >= age:
         return REFUSED
-    return answers.unpack(id, copy[RECORD_AT:], epoch_now()) or REFUSED
+    return answers.unpack(id, signed[MOMENT.size :], now) or REFUSED
 
 
 def _mac(place: str, id: str, signed: bytes) -> bytes:

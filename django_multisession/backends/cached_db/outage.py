@@ -20,10 +20,7 @@ class Outage:
     def __init__(self) -> None:
         self._until: float | None = None  # when it may be asked again; None: there is no outage
         self._refused: set[str] = set()
-
-    @property
-    def is_known(self) -> bool:
-        return self._until is not None or bool(self._refused)
+        self.is_known = False  # while all is well nobody needs to call anything here
 
     def may_ask(self) -> bool:
         """During an outage one request asks, and the others do without until it knows."""
@@ -36,6 +33,7 @@ class Outage:
         return True
 
     def failed(self, name: str, error: Exception) -> None:
+        self.is_known = True
         if isinstance(error, redis.ResponseError) and not isinstance(error, redis.ConnectionError):
             if name not in self._refused:
                 self._refused.add(name)
@@ -54,5 +52,5 @@ class Outage:
         if self._until is not None:
             self._until = None
             logger.info("Redis answers again: sessions are read from it.")
-        if self._refused:
-            self._refused.discard(name)
+        self._refused.discard(name)
+        self.is_known = bool(self._refused)

@@ -22,8 +22,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from django.db import connections
-
 from ...records import Record, epoch_now, to_epoch
 from ..db import statements
 from ..db.storage import DbStorage
@@ -40,9 +38,9 @@ class CachedStorage(DbStorage):
     async def read(self, id: str) -> Record | None:
         if transactions.PENDING and await self._ask(transactions.has_changed, id):
             return await super().read(id)
-        alias = self.database()
-        place = await self._ask(transactions.place) if self._is_elsewhere(alias) else transactions.place(alias)
         copies = self.copies
+        if (place := transactions.place_everywhere(self.database())) is None:
+            place = await self._ask(transactions.place)
         found = await copies.take(place, id)
         if isinstance(found, Record):
             return found
@@ -80,7 +78,3 @@ class CachedStorage(DbStorage):
 
     async def _change(self, ids: list[str], function: Any, *arguments: Any, later: bool = False) -> Any:
         return await self._ask(transactions.changing, self.told, later, ids, function, *arguments)
-
-    def _is_elsewhere(self, alias: str) -> bool:
-        """Whether another thread has the connection, and so alone knows the tenant's schema."""
-        return self.copies is not self.told and hasattr(connections[alias], "schema_name")

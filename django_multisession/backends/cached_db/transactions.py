@@ -45,8 +45,14 @@ def id_of(alias: str) -> int:
     return id(connections[alias])
 
 
+@lru_cache
+def place_everywhere(alias: str) -> str | None:
+    """`place()` for all threads, or `None` where only the one that has the connection knows it."""
+    return None if hasattr(connections[alias], "schema_name") else place(alias)
+
+
 def place(alias: str) -> str:
-    """What a copy is of: the database, and with django-tenants the schema."""
+    """What a copy is of: the database, and with django-tenants the schema, which its connections always have."""
     return f"{alias}.{getattr(connections[alias], 'schema_name', '')}"
 
 

@@ -1,7 +1,7 @@
 """Sessions in MongoDB, through pymongo. What is stored, and by which commands: see `storage.py`."""
 
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import classproperty
@@ -12,7 +12,7 @@ from ...connections import Connections, is_of_network
 from ...exceptions import EngineUnavailable, driver_missing
 from ...twins import run_sync
 from .. import base
-from . import checks  # noqa: F401  registers them
+from .checks import database_and_query
 
 try:
     import pymongo
@@ -59,7 +59,7 @@ def _is_outage(error: Exception) -> bool:
 def _of_uri(uri: str) -> Any:
     """What the URI does not say: how long to wait, and that a majority of the servers has a write before it is done.
     Else the next primary may not know of it: of a log-out, say. (Some servers' own default is one.)"""
-    said = {name.lower() for name, _ in parse_qsl(urlsplit(uri).query)}
+    said = {name.lower() for name, _ in parse_qsl(database_and_query(uri)[1])}
     timeout = {name: int(conf.TIMEOUT * 1000) for name in TIMEOUTS}
     options: dict[str, Any] = {} if "timeoutms" in said else timeout
     defaults = {"w": "majority", **options}
@@ -79,11 +79,16 @@ def open_async(storage: MongoStorage) -> MongoStorage:
     return MongoStorage(pymongo.AsyncMongoClient(**storage.client._init_kwargs), storage.indexed)
 
 
+def _names() -> list[str]:
+    where = conf.MONGODB or ""
+    return [conf.MONGODB_COLLECTION, database_and_query(where)[0] if "://" in where else where]
+
+
 connections = Connections(
     open_sync,
     open_async,
     settings={"MULTISESSION_MONGODB", "MULTISESSION_TIMEOUT"},
-    names=lambda: [conf.MONGODB_COLLECTION, urlsplit(conf.MONGODB or "").path.strip("/")],
+    names=_names,
 )
 
 

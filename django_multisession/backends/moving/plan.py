@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from ... import engine
 from ...conf import conf
 from ...twins import ASYNC, SYNC, Face
 from .. import base
@@ -91,7 +92,15 @@ def same_place(sides: Plan) -> bool:
     """Of engines of this package: whether both keep their records in the same place."""
     if sides.is_foreign:
         return sides.from_ is sides.to
+    if _is_in_table(sides.from_) and _is_in_table(sides.to):  # where the copies of `cached_db` are is no matter
+        said = {name: value for name, value in sides.from_settings.items() if name == elsewhere.DATABASE}
+        return not elsewhere.differs(sides.to, said)
     return sides.from_ is sides.to and not elsewhere.differs(sides.to, sides.from_settings)
+
+
+def _is_in_table(store: Any) -> bool:
+    """Whether it is `db` or `cached_db`, which share a table; by name, since asking a storage may open a client."""
+    return store.__module__ in {engine.BACKENDS + kind for kind in engine.IN_SQL}
 
 
 FACES = {"storage": SYNC, "astorage": ASYNC}

@@ -10,7 +10,7 @@ from django.utils.module_loading import import_string
 from django.utils.version import get_version_tuple
 
 from ... import engine
-from ...checks import Problems, check, is_callable, messages
+from ...checks import Problems, check, import_problem, is_callable, messages
 from ...conf import conf
 from . import urls
 
@@ -41,8 +41,11 @@ def _has_one_client(cache: Mapping[str, Any]) -> bool:
 @check("E009", "redis", "cached_db")
 def redis_setting_unusable() -> Problems:
     if conf.REDIS and not (_connections({"LOCATION": conf.REDIS}) or is_callable(conf.REDIS)):
-        message = "MULTISESSION_REDIS is neither a Redis URL nor the dotted path of a callable."
-        yield message, "Set it to a URL such as 'redis://localhost/1' or to a function that returns a client."
+        message = "MULTISESSION_REDIS is neither a Redis URL nor the dotted path of a callable"
+        yield (
+            f"{message}{import_problem(conf.REDIS)}.",
+            "Set it to a URL such as 'redis://localhost/1' or to a function that returns a client.",
+        )
 
 
 @check("E010", "redis", "cached_db")

@@ -29,13 +29,14 @@ from ...conf import conf
 from ...exceptions import EngineUnavailable
 from ...records import Page, Record, epoch_now, from_epoch, to_epoch
 from . import answers as redis_answers
+from . import leftovers
 from .answers import HOUR, ID_LENGTH, INDEXED, TIMES
 from .cluster_clients import is_cluster
 from .cluster_commands import ClusterCommands
 from .cluster_walk import Node, Position
 from .failures import Impossible
 from .scripts import INDEX_ALONE, LIST_ALONE, REPLACE_ALONE, TOUCH_ALONE
-from .storage import MOST_SCANS, SCAN_COUNT, Command, RedisStorage
+from .storage import MOST_PURGE_SCANS, MOST_SCANS, SCAN_COUNT, Command, RedisStorage
 
 LISTINGS = 3  # of one write: the second is for an hour that began meanwhile
 STANDSTILL = 200  # times, 50 ms each, that a walk gets nowhere since slots are on their way
@@ -101,12 +102,18 @@ class ClusterStorage(RedisStorage):
         page.began = position.began  # type: ignore[attr-defined]
         return page
 
-    async def purge(self, before: datetime, limit: int) -> int:
-        before, removed, position = min(before, await self.clock()), 0, Position()
+    async def purge_from(self, after: str | None, before: datetime, limit: int) -> tuple[int, str | None]:
+        before, removed, position = min(before, await self.clock()), 0, Position.parse(after)
         match = self._user_key("*", escape=True)
-        while removed < limit and position.left:
-            removed += await self._trim(await self._step(position, match, SCAN_COUNT), before, limit - removed)
-        return removed
+        for _ in range(MOST_PURGE_SCANS):
+            if not position.left:
+                return removed, None
+            page = str(position)
+            keys = await self._step(position, match, SCAN_COUNT)
+            removed += await leftovers.trim(self._ask, keys, before, limit - removed)
+            if removed >= limit:
+                return removed, page
+        return removed, str(position)
 
     async def clock(self) -> datetime:
         """The now of the server that is slowest."""
@@ -238,6 +245,9 @@ class ClusterStorage(RedisStorage):
         """What is behind is asked for when the others have answered: nodes know no order among them."""
         found, _ = await super()._records(ids, ())
         return found, await self._ask(behind)
+
+    async def _forget(self, user_id: str, gone: set[bytes], members: Sequence[bytes]) -> None:
+        """Nothing: who signs in is listed before the session is there, and no script can look at both."""
 
     async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
         answers = await self.commands.all(commands) if commands else []

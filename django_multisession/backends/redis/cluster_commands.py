@@ -31,7 +31,9 @@ class ClusterCommands:
         self.client = client
         self._waits = isinstance(client, redis.asyncio.RedisCluster)
 
-    async def execute(self, command: tuple[Any, ...], meaning: Callable[[Any], Any], once: bool = False) -> Any:
+    async def execute(
+        self, command: tuple[Any, ...], meaning: Callable[[Any], Any], once: bool = False, packed: bytes | None = None
+    ) -> Any:
         """As that of `pool.Commands`."""
         try:
             return meaning(await self._send(command))

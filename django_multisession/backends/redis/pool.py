@@ -207,15 +207,18 @@ class Commands:
         self._waits = isinstance(self._pool, AsyncPool)
         self._is_ours = self._waits or isinstance(self._pool, Pool)
 
-    async def execute(self, command: Command, meaning: Meaning, once: bool = False) -> Any:
+    async def execute(self, command: Command, meaning: Meaning, once: bool = False, packed: bytes | None = None) -> Any:
         """What the answer means. Raises what `client.execute_command()` does.
 
         `meaning` raises `Impossible` for what can be no answer: the command is sent once more then, on a new
-        connection. With `once` it is not sent again after anything but a refusal: `Lost` is raised instead.
+        connection. With `once` it is not sent again after anything but a refusal: `Lost` is raised instead. `packed` is
+        the command as it is sent, where the caller can say it in less time.
         """
         is_direct = self._is_ours and _is_own_way(self.client) and not _is_measured()
         try:
-            return await (self._directly if is_direct else self._own_way)(command, meaning, once)
+            if is_direct:
+                return await self._directly(command, meaning, once, packed)
+            return await self._own_way(command, meaning, once)
         except Again:
             await self.refresh()
         return await self._own_way(command, meaning, once, new=True)
@@ -225,14 +228,15 @@ class Commands:
         if "inuse_connections" in signature(self._pool.disconnect).parameters:  # else it would close those in use
             await settle(self._pool.disconnect(inuse_connections=False))
 
-    async def _directly(self, command: Command, meaning: Meaning, once: bool) -> Any:
-        packed = [pack_command(command)] if pack_command is not None else None
+    async def _directly(self, command: Command, meaning: Meaning, once: bool, packed: bytes | None) -> Any:
+        if packed is None and pack_command is not None:
+            packed = pack_command(command)
         connection = self._pool.take()
         if self._waits:  # settle() would do, and take longer
             connection = await connection
         whole = False
         try:
-            sent = connection.send_packed_command(packed or connection.pack_command(*command))
+            sent = connection.send_packed_command([packed] if packed else connection.pack_command(*command))
             if self._waits:
                 await sent
             answer = connection.read_response()
@@ -241,9 +245,10 @@ class Commands:
             return found
         except (redis.RedisError, Impossible) as error:
             whole = isinstance(error, redis.exceptions.NoScriptError) and not is_unasked(error, command[0])
-            if once and is_lost(error, connection):
+            is_another = is_unasked(error, command[0])
+            if once and (is_another or is_lost(error, connection)):
                 raise Lost from error
-            if is_unasked(error, command[0]) or is_worth_another(error, connection):
+            if is_another or is_worth_another(error, connection):
                 raise Again from error
             raise
         finally:
@@ -252,8 +257,16 @@ class Commands:
                 await given
 
     async def together(self, commands: Sequence[Command], once: bool) -> list[Any]:
-        """The answers to some that go over one connection, errors among them; with `once` as `execute()`."""
-        client = careful(self.client, once, False) if once else self.client
+        """The answers to some that go over one connection, errors among them; with `once` as `execute()`. They are sent
+        once more where the first is refused by what is a primary no more."""
+        answers = await self._at_once(commands, once)
+        if not is_demoted(answers[0]):
+            return answers
+        await self.refresh()
+        return await self._at_once(commands, once, new=True)
+
+    async def _at_once(self, commands: Sequence[Command], once: bool, new: bool = False) -> list[Any]:
+        client = careful(self.client, once, new and not self._is_ours) if once or new else self.client
         pipeline = client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)

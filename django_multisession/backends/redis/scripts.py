@@ -44,6 +44,16 @@ INDEX = f"""{LIST}
 local hour = redis.call('GETRANGE', KEYS[2], 32, 35)
 return #hour == 4 and list(KEYS[1], clock(), (struct.unpack('>I4', hour)), ARGV[1]) or 0
 """
+# Only what lists a session in the same script may make it, so what is not there now is listed again if it comes.
+FORGET = """
+local forgotten = 0
+for number, id in ipairs(ARGV) do
+    if redis.call('EXISTS', KEYS[number + 1]) == 0 then
+        forgotten = forgotten + redis.call('ZREM', KEYS[1], id)
+    end
+end
+return forgotten
+"""
 INSERT = f"""{LIST}
 local left, value, id = unpack(ARGV)
 local now = clock()

@@ -21,7 +21,8 @@ caller's clock.
     touch    EVALSHA TOUCH <key>: SETRANGE the expiry and updated_at, then PEXPIREAT; where it passes the hour it
              answers the user, and is sent again with <user>
     remove   DEL <key> ...
-    of_user  ZRANGE <user> 0 -1; then GET each, and ZRANGE again, in one pipeline
+    of_user  ZRANGE <user> 0 -1; then GET each, and ZRANGE again, in one pipeline; where many members had ended, EVAL
+             FORGET <user> <key> ...: ZREM those whose session is not there
     scan     SCAN ... MATCH <prefix>:????...; then GET each, in one pipeline
     purge    TIME; ZRANGE ... BYSCORE and ZREM of the users' sets, found by SCAN: Redis expires no members of a set
     index    EVAL INDEX <user> <key>: ZADD, PEXPIREAT, trim, to repair an index that was lost
@@ -47,8 +48,8 @@ from ...exceptions import EngineUnavailable
 from ...records import Page, Record, epoch_now, from_epoch, to_epoch
 from ...twins import settle
 from . import answers as redis_answers
-from . import clients, waiting
-from .answers import HOUR, ID_LENGTH, NO_MORE_VERSIONS, TIMES, pack
+from . import clients, leftovers, waiting
+from .answers import ID_LENGTH, NO_MORE_VERSIONS, TIMES, pack
 from .failures import MISREAD, Impossible, Lost, is_demoted, is_unasked
 from .pool import Commands
 from .scripts import INDEX, INSERT, REPLACE, SHA, TOUCH
@@ -56,6 +57,7 @@ from .scripts import INDEX, INSERT, REPLACE, SHA, TOUCH
 GLOB = re.compile(r"([*?\[\]\\^-])")  # what a pattern of SCAN may take for its own
 SCAN_COUNT = 100  # sets whose expired members are in memory at once
 MOST_SCANS = 20  # for one page
+MOST_PURGE_SCANS = 100  # for one part of a purge, which can be stopped between two
 SENDINGS = 2  # of what must not come twice: again only when it is sure that it has not come
 
 Command = tuple[Any, ...]
@@ -168,6 +170,7 @@ class RedisStorage:
             found, [members] = await self._read_all(redis_answers.ids_of_members(new, user_id), index)
             members = redis_answers.of_index(members, index[1], [])
             records += [record for record in found if record.user_id == user_id]
+        await self._forget(user_id, known - {bytes.fromhex(record.id) for record in records}, members)
         return records
 
     async def scan(self, after: str | None, limit: int) -> Page:
@@ -185,14 +188,26 @@ class RedisStorage:
 
     async def purge(self, before: datetime, limit: int) -> int:
         """Trim members that expired before then, by the server's clock too, from the users' sets."""
-        before, removed, cursor = min(before, await self.clock()), 0, 0
-        match = self._user_key("*", escape=True)
-        while removed < limit:
-            cursor, keys = await self._scan(cursor, match, SCAN_COUNT)
-            removed += await self._trim(keys, before, limit - removed)
-            if not cursor:
-                break
+        removed, after = await self.purge_from(None, before, limit)
+        while after is not None and removed < limit:
+            more, after = await self.purge_from(after, before, limit - removed)
+            removed += more
         return removed
+
+    async def purge_from(self, after: str | None, before: datetime, limit: int) -> tuple[int, str | None]:
+        """A part of that: how many were trimmed, and the `after` of the next part. No verb: without it each batch of a
+        purge would walk again over all that those before it have gone through."""
+        before, removed, cursor = min(before, await self.clock()), 0, int(after or 0)
+        match = self._user_key("*", escape=True)
+        for _ in range(MOST_PURGE_SCANS):
+            page = cursor
+            cursor, keys = await self._scan(page, match, SCAN_COUNT)
+            removed += await leftovers.trim(self._ask, keys, before, limit - removed)
+            if removed >= limit:
+                return removed, str(page)  # which may have some left
+            if not cursor:
+                return removed, None
+        return removed, str(cursor)
 
     async def clock(self) -> datetime:
         """The server's now. No verb."""
@@ -250,15 +265,9 @@ class RedisStorage:
         command = "SCAN", cursor, "MATCH", match, "COUNT", count
         return await self._ask_one(command, redis_answers.cursor_and_keys)  # type: ignore[no-any-return]
 
-    async def _trim(self, keys: Sequence[bytes], before: datetime, limit: int) -> int:
-        until = f"({to_epoch(before) / HOUR}"
-        found = await self._ask([("ZRANGE", key, "-inf", until, "BYSCORE", "LIMIT", 0, limit) for key in keys])
-        removals = []
-        for key, ids in zip(keys, found, strict=True):
-            if ids := redis_answers.of_index(ids, key, [])[:limit]:
-                removals.append(("ZREM", key, *ids))
-                limit -= len(ids)
-        return sum(await self._ask(removals))
+    async def _forget(self, user_id: str, gone: set[bytes], members: Sequence[bytes]) -> None:
+        with suppress(EngineUnavailable):  # who may not write can list all the same
+            await leftovers.forget(self._ask, self._user_key(user_id), self._key, gone, members)
 
     async def _read_all(self, ids: list[str], *behind: Command) -> tuple[list[Record], list[Any]]:
         """The records, and the answers to the commands behind theirs."""

@@ -107,7 +107,7 @@ class Steps:
 def steps(face: str, requests: int) -> Iterator[Steps]:
     """Of a face, with a stop before each statement and command."""
     found = Steps(face, requests)
-    execute, fetch, guarded = statements.execute, statements.fetch, Copies._guarded
+    execute, fetch, take, guarded = statements.execute, statements.fetch, Copies.take, Copies._guarded
 
     def fetch_stepwise(*arguments: Any) -> Any:
         found.stop()
@@ -123,6 +123,10 @@ def steps(face: str, requests: int) -> Iterator[Steps]:
         rows = fetch(statements.database(), statements.read_sql, id, 0)
         return statements.record_of(rows[0]) if rows else None
 
+    async def take_stepwise(self: Copies, place: str, id: str) -> Any:
+        found.stop()
+        return await take(self, place, id)
+
     async def guarded_stepwise(self: Copies, name: str, asking: Any) -> Any:
         found.stop()
         return await guarded(self, name, asking)
@@ -131,6 +135,7 @@ def steps(face: str, requests: int) -> Iterator[Steps]:
         patch.setattr(statements, "execute", execute_stepwise)
         patch.setattr(statements, "fetch", fetch_stepwise)
         found.state_of = state
+        patch.setattr(Copies, "take", take_stepwise)
         patch.setattr(Copies, "_guarded", guarded_stepwise)
         try:
             yield found

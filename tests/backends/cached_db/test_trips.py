@@ -7,6 +7,7 @@ import redis
 from django.conf import settings
 from django.db import connections
 
+from django_multisession.backends import cached_db
 from django_multisession.backends.cached_db.copies import _key
 from django_multisession.backends.redis.pool import Commands
 from django_multisession.records import identify
@@ -22,6 +23,7 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def sent(Store: Any, face: Any, monkeypatch: Any) -> Any:
+    monkeypatch.setattr(cached_db.connections.sync(), "_in_vain", 0)  # what other tests did to the process's client
     warm_up(face, Store)
     face(Store(saved(face, Store))).load()  # the script of the fill is known
     connection = face.run(lambda: connections[SessionRouter.alias])
@@ -88,10 +90,10 @@ def test_a_client_that_makes_a_boolean_of_the_answer_is_asked_by_a_script(Store,
 def test_an_old_server(Store, face, sent, monkeypatch):
     execute = Commands.execute
 
-    async def as_redis_6(self: Any, command: Any, *arguments: Any) -> Any:
+    async def as_redis_6(self: Any, command: Any, *arguments: Any, **how: Any) -> Any:
         if command[0] == "SET":
             raise redis.ResponseError("syntax error")
-        return await execute(self, command, *arguments)
+        return await execute(self, command, *arguments, **how)
 
     monkeypatch.setattr(Commands, "execute", as_redis_6)
     key = saved(face, Store, a=1)

@@ -6,6 +6,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 
+from django_multisession.backends import mongodb
 from django_multisession.records import utcnow
 from django_multisession.testing.contract import *  # noqa: F403
 from django_multisession.testing.faces import SyncFace
@@ -131,6 +132,14 @@ def test_what_is_no_client_is_refused_with_help(Store, settings, uri):
     settings.MULTISESSION_MONGODB = uri
     with pytest.raises(ImproperlyConfigured, match="MULTISESSION_MONGODB"):
         Store().create()
+
+
+def test_a_password_as_pymongo_takes_it():
+    """Which is no part of any other URL."""
+    for password in ("p#w", "[", "]["):
+        client = mongodb._of_uri(f"mongodb://u:{password}@127.0.0.1:1/mysite?w=1&connect=false")
+        assert client.write_concern.document["w"] == 1
+        client.close()
 
 
 def test_a_callable_gives_the_client_of_both_faces(Store, face, settings):

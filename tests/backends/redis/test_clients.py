@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import django_redis
 import pytest
 import redis
 import redis.asyncio
@@ -63,7 +64,7 @@ def test_a_password_of_the_alias(server, face):
         assert_works(face)
 
 
-@NOT_OF_5
+@pytest.mark.skipif(django_redis.VERSION[0] < 7, reason="django-redis before 7 has no USERNAME")
 def test_an_acl_user_of_the_alias(server, face):
     with override_settings(CACHES=cache(server.url, USERNAME="ann", PASSWORD="hers")):
         assert_works(face)
@@ -149,7 +150,7 @@ class Sentinel:
             deadline = time.monotonic() + 20
             while time.monotonic() < deadline:
                 try:
-                    if client.sentinel_master("main")["num-slaves"]:
+                    if client.sentinel_slaves("main"):  # redis-py 6.4 cannot read the answer to sentinel_master()
                         return
                 except redis.RedisError:
                     pass

@@ -21,6 +21,8 @@ from django_multisession.backends.redis.pool import AsyncPool, Commands, Pool, f
 from django_multisession.twins import run_sync, settle
 from example_project.servers import RedisServer
 
+from ...proxies import Proxy
+
 
 class Interrupted(BaseException):
     """As a greenlet's time-out, a signal handler's or Ctrl-C."""
@@ -130,6 +132,20 @@ def test_an_unknown_script_loses_no_connection(run, commands_of, server):
         run(wire.ask("EVALSHA", "0" * 40, 0))
     assert run(wire.ask("GET", "a")) == b"1"
     assert received(server) == before + 1
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_an_unknown_script_is_no_answer_to_another_question(run, commands_of, server, once):
+    """It is one to what somebody asked before over the same connection."""
+    with Proxy(server.port) as proxy:
+        wire = commands_of(f"redis://127.0.0.1:{proxy.port}/0", retry=None)
+        assert run(wire.ask("GET", "b")) == b"2"
+        proxy.say(b"-NOSCRIPT No matching script. Please use EVAL.\r\n")
+        if once:
+            with pytest.raises(Lost):
+                run(wire.ask("GET", "a", once=True))
+        assert run(wire.ask("GET", "a")) == b"1"
+        assert run(wire.ask("GET", "b")) == b"2"
 
 
 def test_an_error_of_the_server_is_raised(run, commands_of):
@@ -480,6 +496,15 @@ if find_spec("redis.maint_notifications"):
     SPECIAL["notifications"] = lambda: {"protocol": 3, **NOTIFIED}
 
 
+UNTRIED = """
+import redis
+redis.__version__ = {version!r}
+from django_multisession.backends.redis.pool import for_sessions
+client = redis.Redis()
+assert for_sessions(client) is client
+"""
+
+
 class TestTheClientsOwnWay:
     """What hangs on a client sees each command."""
 
@@ -553,6 +578,12 @@ class TestTheClientsOwnWay:
         monkeypatch.setattr(recorder, "is_enabled", lambda: True)
         assert [run(wire.ask("GET", key)) for key in "ab"] == [b"1", b"2"]
         assert len(asked) == 2  # redis-py's own way asks each time
+
+    @pytest.mark.parametrize("version", ["5.1.1", "8.2.0", "9.0.0b1"])
+    def test_a_release_that_was_not_tried(self, version):
+        """In a process of its own, where redis-py says that it is another."""
+        code = UNTRIED.format(version=version)
+        assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
     @pytest.mark.parametrize("special", SPECIAL)
     def test_a_special_pool(self, given, special):

@@ -8,7 +8,8 @@ from django_multisession.backends.redis import cluster as cluster_module
 from django_multisession.backends.redis.cluster_walk import Node, Position, of_ranges, ranges
 from django_multisession.backends.redis.scripts import SHA
 from django_multisession.exceptions import EngineUnavailable
-from django_multisession.records import epoch_now, to_epoch
+from django_multisession.purge import purge
+from django_multisession.records import epoch_now, to_epoch, utcnow
 from django_multisession.testing.stored import HOUR, a_record
 
 from .nodes import Nodes, slot_of
@@ -212,3 +213,11 @@ class TestWait:
             with pytest.raises(EngineUnavailable, match="not on 2 replicas"):
                 verbs.remove([ID])
             assert verbs.read(ID) is None
+
+
+def test_a_purge_goes_on_where_its_batch_before_has_ended(verbs, client, Store):
+    """On a primary after another, until all are done."""
+    for number in range(12):
+        client.zadd(f"session:user:{number}", {b"%032d" % number: 1})
+    assert purge(batch_size=5).rows == 12
+    assert verbs.purge(utcnow(), 100) == 0
