@@ -31,6 +31,8 @@ START_SECONDS = 60
 PREPARE_SECONDS = 60
 STOP_SECONDS = 10
 ATTEMPTS = 3
+CLIENTS_PORT = 32768  # the first that Linux gives to clients
+BUS = 10_000  # above its port a node of a Redis cluster has another
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal to get when the parent dies
 
 libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -57,6 +59,10 @@ class Server:
     def command(self) -> list[str]:
         """The command line that listens on `self.port` and keeps everything below `self.directory`."""
         raise NotImplementedError
+
+    def free_port(self) -> int:
+        """One for a server that was not told where to listen."""
+        return free_port()
 
     def prepare(self) -> None:
         """Fill the new directory, before the first start."""
@@ -92,7 +98,7 @@ class Server:
         """Start and wait until the server listens. Another port is tried if somebody took the free one meanwhile."""
         fixed = self.port
         for _ in range(ATTEMPTS):
-            self.port = fixed or free_port()
+            self.port = fixed or self.free_port()
             self._spawn()
             if self._listens():
                 return self
@@ -190,7 +196,10 @@ class RedisServer(Server):
 
 
 class RedisNode(RedisServer):
-    """One of a cluster. The nodes talk to one another on the port + 10,000."""
+    """One of a cluster. The nodes talk to one another on the port + 10,000, which no client may sit on either."""
+
+    def free_port(self) -> int:
+        return free_port(random.randrange(15000, CLIENTS_PORT - BUS - 1000), also=BUS)
 
     def command(self) -> list[str]:
         fixed = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", "1000"]
@@ -328,19 +337,24 @@ def open_to_all(path: Path) -> bool:
     return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))
 
 
-def free_port(first: int = 0) -> int:
-    """A free port of 127.0.0.1: the first from `first` on, or any.
+def free_port(first: int = 0, also: int = 0) -> int:
+    """A free port of 127.0.0.1: the first from `first` on, or any. With `also` the one so many above it is free too.
 
-    Any is one below the ports that systems give to clients (32768 and up on Linux): while a server is stopped for a
-    test, no client's connection may sit on its port.
+    Any is one below the ports that systems give to clients: while a server is stopped for a test, no client's
+    connection may sit on its port.
     """
-    candidates = range(first, first + 1000) if first else random.sample(range(15000, 32768), 100)
+    candidates = range(first, first + 1000) if first else random.sample(range(15000, CLIENTS_PORT), 100)
     for port in candidates:
-        with socket.socket() as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        if _is_free(port) and (not also or _is_free(port + also)):
             return port
     raise ServerError("No free port on 127.0.0.1.")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
