@@ -82,10 +82,11 @@ class SessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def overview(self, request: HttpRequest) -> HttpResponse:
         if query := request.GET.get("q", "").replace("\0", "").strip():
             return self._found(request, query)
-        with_purges = engine.kind() == "db" and request.user.has_perm("django_multisession.view_purgerun")
+        with_purges = engine.kind() in engine.IN_SQL and request.user.has_perm("django_multisession.view_purgerun")
         context = session_charts.overview(with_purges)
         active = [(user, self._url("user", user), seen) for user, seen in people.active(context["found"].active)]
-        return self._page(request, "overview", pages.sessions(), [], active=active, **context)
+        context |= {"active": active, "moving": user_sessions.is_moving()}
+        return self._page(request, "overview", pages.sessions(), [], **context)
 
     @_permitted("view")
     def of_user(self, request: HttpRequest, user_id: str) -> HttpResponse:

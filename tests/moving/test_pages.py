@@ -61,6 +61,7 @@ def test_all_others_are_ended_where_they_are(site, client, user):
 
 
 def test_the_admin_says_so(site, client, user):
+    assert SAID in client.get(reverse("admin:django_multisession_session_changelist")).content.decode()
     page = client.get(reverse("admin:django_multisession_session_user", args=[user.pk]))
     assert SAID in page.content.decode()
     assert "If Redis has lost the list" not in page.content.decode()
@@ -70,7 +71,8 @@ def test_the_page_of_a_site_that_does_not_move_says_nothing(site, client, settin
     settings.SESSION_ENGINE = settings.MULTISESSION_MOVE["to"]
     client = Client()
     client.login(username="ann", password="secret")
-    assert SAID not in client.get(reverse("django_multisession:user_sessions")).content.decode()
+    for page in ("django_multisession:user_sessions", "admin:django_multisession_session_changelist"):
+        assert SAID not in client.get(reverse(page)).content.decode()
 
 
 def test_nobody_is_logged_out_by_a_whole_move(site, client, user, settings):
