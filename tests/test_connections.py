@@ -451,11 +451,13 @@ def run(script: str, engine: str) -> dict[str, Any]:
 
 
 PREAMBLE = """
-import asyncio, json, os, sys
+import asyncio, json, logging, os, sys
 from importlib import import_module
 from inspect import isasyncgenfunction, unwrap
 from django.conf import settings
 
+# In its debug mode asyncio also tells of steps that took longer than 0.1 seconds, as all do on a machine at work.
+logging.getLogger("asyncio").addFilter(lambda record: not record.getMessage().startswith("Executing "))
 settings.configure(**json.loads(sys.argv[1]))
 engine = import_module(settings.SESSION_ENGINE)
 Store = engine.SessionStore
