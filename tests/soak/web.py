@@ -22,7 +22,7 @@ from ..routers import SessionRouter
 
 ROOT = Path(__file__).parents[2]
 THREADS = 4  # of those servers that have threads of their own: fewer than the users of a run
-SETTLE_SECONDS = 10  # a server may take a moment to see that a client has gone
+SETTLE_SECONDS = 60  # a server may take a moment to see that a client has gone
 
 
 class WebServer(Server):
