@@ -118,6 +118,15 @@ def site(old_name: str, new_name: str, tmp_path: Any) -> Iterator[Site]:
     SessionRouter.alias = "default"
 
 
+@pytest.fixture(scope="package", autouse=True)
+def _drop_tables() -> Iterator[None]:
+    """Those of `WITH_TABLES`: to other tests' sites they are not there yet."""
+    yield
+    with connections["default"].cursor() as cursor:
+        for table in ("django_session", "user_sessions_session", "qsessions_session"):
+            cursor.execute(f"DROP TABLE IF EXISTS {table}")
+
+
 def _make_tables(installed: list[str]) -> None:
     connection = connections["default"]
     for app in installed:

@@ -120,12 +120,12 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     with override_settings(INSTALLED_APPS=apps, SESSION_ENGINE=name, SESSION_FILE_PATH=str(tmp_path)):
         from django.contrib.sessions.models import Session as DjangosSession
 
-        if DjangosSession._meta.db_table not in connection.introspection.table_names():
-            with connection.schema_editor() as editor:
-                editor.create_model(DjangosSession)
+        with connection.schema_editor() as editor:
+            editor.create_model(DjangosSession)
         with override_settings(SESSION_CACHE_ALIAS="default"):
             yield name
-        DjangosSession.objects.all().delete()
+        with connection.schema_editor() as editor:
+            editor.delete_model(DjangosSession)
 
 
 class TestEnginesOfDjango:
