@@ -12,6 +12,7 @@ except ImportError:
     pymysql.version_info = (2, 2, 1, "final", 0)  # Django asks for mysqlclient's
     pymysql.install_as_MySQLdb()
 
+MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}  # from Django 6.1 on
 SECRET_KEY = "not a secret: the tests' own"
 USE_TZ = True
 DEBUG = False
