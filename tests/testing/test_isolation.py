@@ -188,7 +188,8 @@ def _environment() -> dict[str, str]:
 
     import django_multisession
 
-    without = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    of_this_run = "DJANGO_SETTINGS_MODULE", "PYTEST_"
+    without = {name: value for name, value in os.environ.items() if not name.startswith(of_this_run)}
     return {**without, "PYTHONPATH": str(Path(django_multisession.__file__).parents[1])}
 
 

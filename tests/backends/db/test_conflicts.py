@@ -29,7 +29,7 @@ LEVELS = {
     "postgres": lambda level: {"options": f"-c default_transaction_isolation={level.replace(' ', chr(92) + ' ')}"},
     "mysql": lambda level: {
         "isolation_level": level,
-        "init_command": "SET SESSION innodb_snapshot_isolation = ON, innodb_lock_wait_timeout = 1",
+        "init_command": "SET SESSION innodb_snapshot_isolation = ON, innodb_lock_wait_timeout = 3",
     },
 }
 
