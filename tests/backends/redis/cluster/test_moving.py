@@ -190,6 +190,7 @@ def everything(Store):
             return
 
 
+@pytest.mark.soak  # of its time limits a loaded machine keeps none
 @pytest.mark.parametrize("face_name", ["sync", "async"])
 def test_a_primary_dies_and_its_replica_takes_over(Store, cluster, nodes, face_name):
     """Outages within the fail-over alone, no session that was replicated is gone, and lists say what they may lack."""
