@@ -58,7 +58,9 @@ class Draft:
     def __init__(self, session: Any) -> None:
         self.session, self.state = session, dict(vars(session))
         self.copy = copy.copy(session)
-        self.before, self.copy._session_cache = (_as_loaded(session, session._session_cache) for _ in range(2))
+        self.before, self.copy._session_cache = (
+            codecs.as_loaded(session._session_cache, session.serializer) for _ in range(2)
+        )
         self.copy._on_conflict = "merge"
 
     async def look(self, storage: Storage, known: Record | None) -> None:
@@ -96,7 +98,7 @@ class Draft:
         newer = session._record if session._record is not self.state.get("_record") else None
         if newer and record and newer.id == record.id and newer.version > record.version:
             return  # two changes of one session object at once: the later has been here before
-        saved, ours = _as_loaded(self.copy, self.copy._session_cache), session._session_cache
+        saved, ours = codecs.as_loaded(self.copy._session_cache, session.serializer), session._session_cache
         for loaded in (self.before, session._data_of(session._base) or {}):
             merging.adopt(loaded, ours, saved, session.serializer, by_rules=False)
         _sort(ours, saved)
@@ -104,10 +106,6 @@ class Draft:
         for name, value in vars(self.copy).items():
             if name != "_session_cache" and value is not self.state.get(name):
                 setattr(session, name, value)
-
-
-def _as_loaded(session: Any, data: Data) -> Data:
-    return codecs.deserialize(codecs.serialize(data, session.serializer), session.serializer)
 
 
 def _sort(ours: Data, saved: Data) -> None:

@@ -125,6 +125,11 @@ def deserialize(serialized: Serialized, serializer: type) -> dict[str, Any]:
     return data
 
 
+def as_loaded(data: dict[str, Any], serializer: type) -> dict[str, Any]:
+    """A copy, as the next request would load it. Raises what `serialize()` and `deserialize()` do."""
+    return deserialize(serialize(data, serializer), serializer)
+
+
 def _fast_json(data: dict[str, Any]) -> bytes | None:
     """The JSON of `data` where orjson's agrees with Django's serializer, else `None`.
 

@@ -46,20 +46,16 @@ def rule_of(key: str) -> Any:
 def _merge(rule: Any, key: str, sides: tuple[Data, Data, Data], serializer: type) -> None:
     """Put into ours what the rule makes of the key. One that fails leaves it as it is, and the log says so."""
     try:
-        copies = [_as_loaded({key: side[key]} if key in side else {}, serializer) for side in sides]
+        copies = [codecs.as_loaded({key: side[key]} if key in side else {}, serializer) for side in sides]
         base, ours, theirs = (copy.get(key) for copy in copies)
         if rule in rules.BUILT_IN and (ours is None or theirs is None):
             return  # one side has deleted it
         value = rules.find(rule)(base, ours, theirs, equality.Freeze(serializer))
-        merged = {} if value is None else _as_loaded({key: value}, serializer)
+        merged = {} if value is None else codecs.as_loaded({key: value}, serializer)
     except Exception:
         logger.warning("MULTISESSION_MERGE: the rule for %r failed, so ours wins.", key, exc_info=True)
     else:
         _put(sides[1], merged, (key,))
-
-
-def _as_loaded(data: Data, serializer: type) -> Data:
-    return codecs.deserialize(codecs.serialize(data, serializer), serializer)
 
 
 def _put(ours: Data, values: Data, keys: tuple[str, ...]) -> None:

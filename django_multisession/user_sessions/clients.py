@@ -16,10 +16,9 @@ from typing import Any, cast
 
 from .. import middleware
 from ..conf import conf
-from ..payload import codecs
-from ..records import Record, utcnow
+from ..records import Record
 from ..twins import Face
-from . import devices, lifecycle
+from . import devices, lifecycle, rotation
 
 BROWSER, NETWORK = "browser", "network"
 END = "end"
@@ -68,6 +67,4 @@ def change(before: dict[str, Any], now: dict[str, Any]) -> str | None:
 
 
 def _mark(record: Record) -> Record:
-    id, now = sha256(b"client" + record.id.encode()).hexdigest(), utcnow()
-    payload = codecs.close(codecs.Serialized(codecs.ROTATED, b""), id)
-    return Record(id, payload, None, now, now, record.expires_at, version=1)
+    return rotation.mark_under(sha256(b"client" + record.id.encode()).hexdigest(), b"", record.expires_at)

@@ -16,7 +16,7 @@ its mark, and ends what goes on under it: that takes the id alone. A session tha
 
 from collections import Counter
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256, shake_256
 from typing import Any, cast
 
@@ -81,12 +81,17 @@ def mark_id(record_id: str) -> str:
     return sha256(b"rotated" + record_id.encode()).hexdigest()
 
 
+def mark_under(id: str, body: bytes, expires_at: datetime, version: int = 1) -> Record:
+    """A mark of any kind: a record that is no session."""
+    now, payload = utcnow(), codecs.close(codecs.Serialized(codecs.ROTATED, body), id)
+    return Record(id, payload, None, now, now, expires_at, version)
+
+
 def mark(old_id: str, old_key: str, new_key: str) -> Record:
     """The mark that leads from an old key to the new one."""
-    id, new_id, now = mark_id(old_id), identify(new_key), utcnow()
+    new_id = identify(new_key)
     body = bytes.fromhex(new_id) + _xor(new_key.encode(), old_key, new_id)
-    payload = codecs.close(codecs.Serialized(codecs.ROTATED, body), id)
-    return Record(id, payload, None, now, now, now + MARK_AGE, version=1)
+    return mark_under(mark_id(old_id), body, utcnow() + MARK_AGE)
 
 
 async def retire(storage: Any, old: Record) -> Record | None:

@@ -1,15 +1,14 @@
 """Sessions in a SQL database, read from Redis. What is stored, and in which order: see `storage.py`."""
 
-from django.core.exceptions import ImproperlyConfigured
-
 from ...connections import Connections
+from ...exceptions import driver_missing
 from .. import db
 from . import checks  # noqa: F401  registers them
 
 try:
     from .copies import Copies
 except ImportError as error:
-    raise ImproperlyConfigured("This session engine needs: pip install django-multisession[redis].") from error
+    raise driver_missing(error, "redis", redis="5.2", django_redis="5.4") from error
 
 from .storage import CachedStorage
 

@@ -34,8 +34,7 @@ OF_A_USER = timedelta(days=400)  # for longer no browser keeps a cookie
 
 
 def mark(body: bytes, id: str, expires_at: datetime, version: int = 1) -> Record:
-    now, payload = utcnow(), codecs.close(codecs.Serialized(codecs.ROTATED, body), id)
-    return Record(id, payload, None, now, now, expires_at, version)
+    return rotation.mark_under(id, body, expires_at, version)
 
 
 def over(record: Record, body: bytes) -> Record:

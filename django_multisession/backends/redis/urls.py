@@ -31,8 +31,7 @@ def client_of(url: str, **defaults: Any) -> Any:
         if options.pop("db", 0):
             raise ValueError("a cluster has database 0 alone")
         return RedisCluster(startup_nodes=[ClusterNode(*address) for address in nodes], **options)  # type: ignore[no-untyped-call]
-    own = {name: defaults[name] for name in defaults} | sentinel_options(url)
-    sentinel = redis.Sentinel(nodes, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
+    sentinel = redis.Sentinel(nodes, sentinel_kwargs=defaults | sentinel_options(url))  # type: ignore[no-untyped-call]
     return sentinel.master_for(service_of(url), **options)  # type: ignore[no-untyped-call]
 
 
