@@ -9,11 +9,11 @@ from typing import Any
 
 from django.test import override_settings
 
+from .. import engine
 from ..backends import memory
 from ..conf import conf
 
 RUN = secrets.token_hex(4)  # names of two runs differ, be it on two machines
-BACKENDS = "django_multisession.backends."
 
 
 @contextmanager
@@ -51,7 +51,7 @@ class IsolatedSessionsMixin:
 def _empty() -> None:
     """Whichever engine these tests have used: an engine made of engines has used two."""
     for name, empty in EMPTIED.items():
-        module = sys.modules.get(BACKENDS + name)
+        module = sys.modules.get(engine.BACKENDS + name)
         if module and (storage := module.connections.opened):
             empty(storage)
 

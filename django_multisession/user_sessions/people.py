@@ -8,11 +8,11 @@ from operator import or_
 from types import SimpleNamespace
 from typing import Any
 
-from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db.models import Q
-from django.utils import timezone
+
+from . import wording
 
 
 class Ambiguous(LookupError):
@@ -77,11 +77,7 @@ def active(seen: Iterable[tuple[str, datetime]]) -> list[tuple[Any, datetime]]:
         with suppress(LookupError):
             times[as_pk(user_id)] = moment
     users = get_user_model()._default_manager.in_bulk(list(times))
-    return [(users[pk], local(moment)) for pk, moment in times.items() if pk in users]
-
-
-def local(moment: datetime) -> datetime:
-    return moment if settings.USE_TZ else timezone.make_naive(moment)
+    return [(users[pk], wording.local(moment)) for pk, moment in times.items() if pk in users]
 
 
 NOBODY = ""  # no session is stored with it, and any server takes it: other text could have a NUL, say

@@ -3,12 +3,10 @@
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
-from django.utils import timezone
 
 from .. import engine, limits
 from ..records import Record, identify
@@ -16,8 +14,6 @@ from ..twins import Face
 from . import devices, listing, wording
 from .lifecycle import handle
 from .people import NOBODY, user_id_of
-
-EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)  # that any time zone can say
 
 logger = logging.getLogger("django_multisession")
 
@@ -124,15 +120,10 @@ def _described(record: Record, own_id: str | None) -> UserSession:
     known = devices.client_of(record)
     return UserSession(
         id=handle(record.id),
-        created_at=_local(record.created_at),
-        last_seen=_local(record.updated_at),
-        expires_at=_local(limits.latest(record.expires_at, record.created_at, record.updated_at)),
+        created_at=wording.local(record.created_at),
+        last_seen=wording.local(record.updated_at),
+        expires_at=wording.local(limits.latest(record.expires_at, record.created_at, record.updated_at)),
         ip=known.get("ip"),
         user_agent=known.get("user_agent"),
         is_current=record.id == own_id,
     )
-
-
-def _local(moment: datetime) -> datetime:
-    moment = min(max(moment, EARLIEST), LATEST)  # whatever the store says, and "never expires" as datetime.max
-    return moment if settings.USE_TZ else timezone.make_naive(moment)

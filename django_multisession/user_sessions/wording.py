@@ -1,7 +1,8 @@
 """How the pages name things, in the current language."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
+from django.conf import settings
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
@@ -9,6 +10,13 @@ from django.utils.translation import ngettext
 
 MINUTE, HOUR, DAY = 60, 3600, 86400  # seconds
 LONG_AGO = 30 * DAY  # a date says more
+EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)  # that any time zone can say
+
+
+def local(moment: datetime) -> datetime:
+    """As a `DateTimeField` gives it, whatever the store says, be it "never expires" as `datetime.max`."""
+    moment = min(max(moment, EARLIEST), LATEST)
+    return moment if settings.USE_TZ else timezone.make_naive(moment)
 
 
 def ago(moment: datetime) -> str:

@@ -1,7 +1,7 @@
 """What "Your sessions" shows and asks: its order, its words, and the question before all others are signed out."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,9 +10,10 @@ from django.contrib.auth.signals import user_login_failed
 from django.test import override_settings
 from django.urls import include, path
 from django.utils import timezone, translation
+from django.utils.formats import date_format
 
 from django_multisession.testing.stored import saved
-from django_multisession.user_sessions import sessions_of, wording
+from django_multisession.user_sessions import people, sessions_of, wording
 
 from ..urls import urlpatterns as pages
 from .test_views import BUTTON, FIREFOX, _site, browser, post, signed_in, token, user_of  # noqa: F401  fixtures
@@ -182,3 +183,19 @@ class TestQuestion:
         assert 'type="password"' not in one.get("/sessions/end-others/").text
         self.send(one)
         assert len(sessions_of(ann)) == 1
+
+
+@pytest.mark.parametrize("use_tz", [True, False])
+@pytest.mark.parametrize("moment", [datetime.max, datetime.min], ids=["max", "min"])
+def test_any_moment_of_a_store_can_be_shown(moment, use_tz, settings):
+    """As what somebody else has written there may say of when a user was active last."""
+    settings.USE_TZ = use_tz
+    user = get_user_model().objects.create_user("far")
+    try:
+        for zone in ("Pacific/Kiritimati", "Pacific/Niue"):
+            with timezone.override(zone):
+                [(found, shown)] = people.active([(str(user.pk), moment.replace(tzinfo=UTC))])
+                assert found == user
+                assert date_format(timezone.localtime(shown) if use_tz else shown)
+    finally:
+        user.delete()
