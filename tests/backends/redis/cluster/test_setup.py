@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shlex
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -100,19 +101,9 @@ class TestClients:
 
     def test_nodes_that_announce_another_address(self, cluster, face):
         """All goes by way of proxies, of which the nodes know nothing."""
-        proxies = {node.port: Proxy(node.port).__enter__() for node in cluster.nodes}
-
-        def remap(address):
-            proxy = proxies.get(address[1])
-            return ("127.0.0.1", proxy.port) if proxy else address
-
-        first = proxies[cluster.nodes[0].port].port
-        own_client.make = lambda: RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", first)], address_remap=remap)
-        with override_settings(MULTISESSION_REDIS=f"{__name__}.own_client"):
+        with by_proxies(cluster) as proxies:
             assert_works(face)
-            assert {node.port for node in SessionStore.storage.client.get_nodes()} == {p.port for p in proxies.values()}
-        for proxy in proxies.values():
-            proxy.__exit__()
+            assert {node.port for node in SessionStore.storage.client.get_nodes()} == {p.port for p in proxies}
 
     def test_decoded_responses_are_refused(self, cluster):
         own_client.make = lambda: RedisCluster(host="127.0.0.1", port=cluster.nodes[0].port, decode_responses=True)
@@ -171,6 +162,22 @@ class TestClients:
             SessionStore().exists("a key of somebody")
 
 
+@contextmanager
+def by_proxies(cluster):
+    """The sessions' client reaches each node by a proxy of its own."""
+    with ExitStack() as stack:
+        proxies = {node.port: stack.enter_context(Proxy(node.port)) for node in cluster.nodes}
+
+        def remap(address):
+            proxy = proxies.get(address[1])
+            return ("127.0.0.1", proxy.port) if proxy else address
+
+        first = proxies[cluster.nodes[0].port].port
+        own_client.make = lambda: RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", first)], address_remap=remap)
+        stack.enter_context(override_settings(MULTISESSION_REDIS=f"{__name__}.own_client"))
+        yield list(proxies.values())
+
+
 def own_client():
     return own_client.make()
 
@@ -180,18 +187,8 @@ class TestLost:
 
     @pytest.fixture
     def proxies(self, cluster, Store):
-        proxies = {node.port: Proxy(node.port).__enter__() for node in cluster.nodes}
-
-        def remap(address):
-            proxy = proxies.get(address[1])
-            return ("127.0.0.1", proxy.port) if proxy else address
-
-        first = proxies[cluster.nodes[0].port].port
-        own_client.make = lambda: RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", first)], address_remap=remap)
-        with override_settings(MULTISESSION_REDIS=f"{__name__}.own_client"):
-            yield list(proxies.values())
-        for proxy in proxies.values():
-            proxy.__exit__()
+        with by_proxies(cluster) as proxies:
+            yield proxies
 
     def cut(self, proxies, what, where="lose_answer"):
         left = [1]
