@@ -39,7 +39,10 @@ def _ann(Store: Any) -> Iterator[None]:
 @cache
 def of_django(kind: str, engine_name: str, requests: int, age: int) -> Soak:
     manage("migrate", "sessions", "--verbosity", "0")  # the tests' own site has no such table
-    return soak(kind, DJANGOS.get(engine_name, DB), requests, age, lambda: server_connections(engine_name))
+    try:
+        return soak(kind, DJANGOS.get(engine_name, DB), requests, age, lambda: server_connections(engine_name))
+    finally:
+        manage("migrate", "sessions", "zero", "--verbosity", "0")  # nor have other tests' sites
 
 
 def compare(kind: str, engine_name: str, requests: int, age: int) -> None:
