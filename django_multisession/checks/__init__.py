@@ -5,7 +5,7 @@ Always, without any I/O::
     E001  a MULTISESSION_* setting of an unknown name
     W040  MULTISESSION_* settings, but SESSION_ENGINE is one of Django's
     W041  clients are tracked, but ua-parser is missing: the pages show whole headers
-    W042  the page of a user's sessions is used, but clients are not tracked, nor was that decided
+    W042  the page of a user's sessions is used, but clients are not tracked: it can name no browser
     W043  MULTISESSION_ON_CLIENT_CHANGE without what it compares, or without the package's middleware
     E003  SESSION_ENGINE names a module of this package that cannot be imported (misspelled, or its driver is missing)
     E004  a setting of a wrong type or range

@@ -81,10 +81,10 @@ def devices_without_names() -> Problems:
 
 @check("W042", *EVERY_ENGINE)
 def page_without_devices() -> Problems:
-    is_decided = settings.is_overridden("MULTISESSION_TRACK_CLIENT")  # type: ignore[misc]
-    if not conf.TRACK_CLIENT and not is_decided and _has_the_page():
+    if not conf.TRACK_CLIENT and _has_the_page():
         message = "The page of a user's sessions shows 'Browser not recorded' and no IP address for each of them."
-        yield message, "Set MULTISESSION_TRACK_CLIENT to True or 'anonymize', or to False if that is what you want."
+        hint = "Set MULTISESSION_TRACK_CLIENT to True or 'anonymize'. If nothing is to be recorded, silence this check."
+        yield message, hint
 
 
 def _has_the_page() -> bool:
