@@ -40,7 +40,8 @@ class Command(BaseCommand):
         revoke = verbs.add_parser("revoke", parents=common, help="Sign out one session of a user.")
         revoke.add_argument("id", metavar="ID", help="As `list` shows it.")
         _add_user(revoke, required=True)
-        revoke_all = verbs.add_parser("revoke-all", parents=common, help="Sign out all sessions of a user, or of all users.")
+        of_all = "Sign out all sessions of a user, or of all users."
+        revoke_all = verbs.add_parser("revoke-all", parents=common, help=of_all)
         whose = revoke_all.add_mutually_exclusive_group(required=True)
         _add_user(whose)
         whose.add_argument("--everyone", action="store_true", help="All users: each has to sign in again.")
