@@ -20,7 +20,7 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 HISTORY = "changelog.md"  # says what older releases said
 CODE = re.compile(
-    r"^```.*?^```|^:::.*?$|``.+?``|`[^`\n]*(?:\n[^`\n]+)?`|<https?:[^>]*>|https?://\S+|(?<=\])\([^)\s]*\)|<!--.*?-->",
+    r"^ *```.*?^ *```$|^:::.*?$|``.+?``|`[^`\n]*(?:\n[^`\n]+)?`|<https?:[^>]*>|https?://\S+|(?<=\])\([^)\s]*\)|<!--.*?-->",
     re.DOTALL | re.MULTILINE,
 )
 START = r"(?:(?<=[.!?] )|(?<=[.!?]\n)|(?<=[.!?]\n  )|(?<=\n\n)|(?<=\n- )|(?<=\n\d\. )|(?<=\| )|(?<=\*\*))"
@@ -112,7 +112,7 @@ OF_PROSELINT = (
 
 def masked(text: str) -> str:
     """With blanks for blocks that are no prose, and an x for each character of what is none within a sentence."""
-    return CODE.sub(lambda found: re.sub(r"[^\n]", " " if found[0][:3] in ("```", ":::") else "x", found[0]), text)
+    return CODE.sub(lambda found: re.sub(r"[^\n]", " " if found[0].lstrip()[:3] in ("```", ":::") else "x", found[0]), text)
 
 
 def found_in(text: str, name: str) -> Iterator[str]:

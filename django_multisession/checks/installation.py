@@ -83,8 +83,8 @@ def devices_without_names() -> Problems:
 def page_without_devices() -> Problems:
     if not conf.TRACK_CLIENT and _has_the_page():
         message = "The page of a user's sessions shows 'Browser not recorded' and no IP address for each of them."
-        hint = "Set MULTISESSION_TRACK_CLIENT to True or 'anonymize'. If nothing is to be recorded, silence this check."
-        yield message, hint
+        otherwise = "If nothing is to be recorded, add 'django_multisession.W042' to SILENCED_SYSTEM_CHECKS."
+        yield message, f"Set MULTISESSION_TRACK_CLIENT to True or 'anonymize'. {otherwise}"
 
 
 def _has_the_page() -> bool:
