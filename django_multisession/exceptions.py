@@ -138,7 +138,7 @@ def driver_missing(error: ImportError, extra: str, **needed: str) -> ImproperlyC
     versions = [f"{module} {version} or newer ({_installed(module)})" for module, version in needed.items()]
     return ImproperlyConfigured(
         f"This session engine cannot be imported: {error}. It needs {' and '.join(versions)}: "
-        f"pip install django-multisession[{extra}]."
+        f"pip install 'django-multisession[{extra}]'."
     )
 
 

@@ -246,7 +246,7 @@ except django.core.exceptions.ImproperlyConfigured as error:
     print(error)
 """
     message = fresh(code, blocked=drivers)
-    assert f"pip install django-multisession[{name}]" in message
+    assert f"pip install 'django-multisession[{name}]'" in message
     assert drivers in message
     extras = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for requirement in extras[name]:

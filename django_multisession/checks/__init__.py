@@ -108,7 +108,7 @@ def _suggestion(name: str) -> str:
 @check("E003", *EVERY_SITE)
 def engine_not_importable() -> Problems:
     if error := engine.import_error():
-        yield f"SESSION_ENGINE cannot be imported: {error}", f"There are: {engine.BACKENDS}redis, .mongodb and .db."
+        yield f"SESSION_ENGINE cannot be imported: {error}", f"There are: {engine.BACKENDS}redis, .mongodb, .db, .cached_db and .memory."
 
 
 def is_whole(value: object, least: int) -> bool:
@@ -211,7 +211,7 @@ def unusable_encryption_keys() -> Problems:
 @check("E006", *EVERY_ENGINE)
 def cryptography_missing() -> Problems:
     if conf.ENCRYPTION_KEYS and find_spec("cryptography") is None:
-        yield "MULTISESSION_ENCRYPTION_KEYS needs cryptography.", "pip install django-multisession[encryption]"
+        yield "MULTISESSION_ENCRYPTION_KEYS needs cryptography.", "pip install 'django-multisession[encryption]'"
 
 
 @check("W004", *EVERY_ENGINE, tags=[checks.Tags.security], deploy=True)

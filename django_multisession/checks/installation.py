@@ -76,7 +76,7 @@ def devices_without_names() -> Problems:
         message = (
             "Without ua-parser the pages show whole User-Agent headers, as 'Mozilla/5.0 (X11; Linux ...', and no names."
         )
-        yield message, "pip install django-multisession[devices]"
+        yield message, "pip install 'django-multisession[devices]'"
 
 
 @check("W042", *EVERY_ENGINE)
