@@ -112,7 +112,12 @@ OF_PROSELINT = (
 
 def masked(text: str) -> str:
     """With blanks for blocks that are no prose, and an x for each character of what is none within a sentence."""
-    return CODE.sub(lambda found: re.sub(r"[^\n]", " " if found[0].lstrip()[:3] in ("```", ":::") else "x", found[0]), text)
+
+    def mask(found: re.Match[str]) -> str:
+        is_block = found[0].lstrip().startswith(("```", ":::"))
+        return re.sub(r"[^\n]", " " if is_block else "x", found[0])
+
+    return CODE.sub(mask, text)
 
 
 def found_in(text: str, name: str) -> Iterator[str]:
@@ -139,7 +144,7 @@ def main(names: list[str]) -> int:
         raise SystemExit(f"These rules do not find their examples: {', '.join(lost)}")
     pages = [Path(name) for name in names] or [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
     found = [each for page in pages if page.name != HISTORY for each in found_in(page.read_text(), page.name)]
-    print(*found, sep="\n")
+    print(*found, sep="\n", end="\n" if found else "")
     return bool(found)
 
 

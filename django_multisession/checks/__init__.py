@@ -108,7 +108,8 @@ def _suggestion(name: str) -> str:
 @check("E003", *EVERY_SITE)
 def engine_not_importable() -> Problems:
     if error := engine.import_error():
-        yield f"SESSION_ENGINE cannot be imported: {error}", f"There are: {engine.BACKENDS}redis, .mongodb, .db, .cached_db and .memory."
+        there_are = f"There are: {engine.BACKENDS}redis, .mongodb, .db, .cached_db and .memory."
+        yield f"SESSION_ENGINE cannot be imported: {error}", there_are
 
 
 def is_whole(value: object, least: int) -> bool:
