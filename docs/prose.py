@@ -124,7 +124,7 @@ def found_in(text: str, name: str) -> Iterator[str]:
     config = {"max_errors": 1000, "checks": dict.fromkeys(("house", *OF_PROSELINT), True)}
     for result in LintFile(name, masked(text)).lint(config):
         line, column = result.pos
-        yield f"{name}:{line - 1}:{column}: {result.check_result.check_path}: {result.check_result.message}"
+        yield f"{name}:{line}:{column}: {result.check_result.check_path}: {result.check_result.message}"
 
 
 def blind() -> list[str]:

@@ -149,14 +149,6 @@ def test_whoever_isolates_nothing_is_warned(site: Site, runner: str) -> None:
     assert run(site, *RUNNERS[runner]).count(WARNING) == 1
 
 
-def test_the_warning_can_be_an_error(site: Site) -> None:
-    """As the page says; with pytest, whose way has its own name for it."""
-    [error] = re.findall(r"`pytest -W (\S+)`", PAGE.read_text())
-    done = site.python(*RUNNERS["pytest"], "-W", error)
-    assert done.returncode == 1
-    assert "1 failed" in done.stdout
-
-
 def test_in_memory_there_is_nothing_to_warn_of(site: Site, left: None) -> None:
     output = run(site, *RUNNERS["manage.py"], "--settings", "mysite.in_memory")
     assert "Ran 1 test" in output
