@@ -164,6 +164,7 @@ TO_INSTALL = {engine_of(code): code for code in pasted(INSTALL, "settings.py") i
 
 def test_install_has_each_engine_that_ships() -> None:
     assert set(TO_INSTALL) == {*ENGINES, "memory"}
+    assert pasted(INSTALL, "urls.py") == pasted(QUICKSTART, "urls.py")
 
 
 @pytest.mark.parametrize("engine", TO_INSTALL)
