@@ -93,7 +93,7 @@ RULES = (
         "It ends. To be set is the name.",
         any_case=False,
     ),
-    Rule("twice", r"\b(?!that|had)(\w+)[ \n]\1\b", "a word is there twice.", "It is in the the store."),
+    Rule("twice", r"\b(?!that|had)(\w+)[ \n]\1\b", "a word is there twice.", "It is in the the store.", any_case=False),
     Rule("shall", r"\bshall\b", "write want, must or will.", "The pages, if your users shall have them."),
     Rule(
         "no_subject",
