@@ -126,6 +126,17 @@ def test_commands(block: Block) -> None:
         parse(line)
 
 
+NAMED = re.compile(
+    r"`(?:python )?(?:manage\.py )?((?:(?:check|migrate|purgesessions)|sessions (?:list|move|revoke\S*|stats)) -[^`]+)`"
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_text(page: Path) -> None:
+    for command in NAMED.findall(page.read_text()):
+        parse("manage.py " + command.partition(" |")[0].replace("--database sessions", "--database default"))
+
+
 @pytest.mark.parametrize("block", here("crontab"))
 def test_crontabs(block: Block) -> None:
     for line in block.code.splitlines():
