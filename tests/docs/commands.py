@@ -61,7 +61,17 @@ def manage(arguments: list[str]) -> None:
         return script(ROOT / "example_project" / "shop" / "management" / "commands" / "demo.py", others)
     app = get_commands()[name]
     command = load_command_class(app, name) if isinstance(app, str) else app
-    command.create_parser("manage.py", name).parse_args(others)
+    parser = command.create_parser("manage.py", name)
+    for each in parsers(parser):
+        each.allow_abbrev = False  # a misspelled option is one that a longer name begins with, now and then
+    parser.parse_args(others)
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()
 
 
 def pip(arguments: list[str]) -> None:
