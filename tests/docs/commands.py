@@ -17,6 +17,7 @@ from ..servers import url_of
 from ..test_docs import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CRON = re.compile(r"^(?:[\d*/,-]+ +){5}\S+ +")  # minute to weekday, and the user
 OF_THE_SHELL = {"cd", "mkdir", "source"}
 TOOLS = {"ruff", "tox"}  # installed by the page's own command
 
@@ -27,7 +28,8 @@ def lines(code: str) -> Iterator[str]:
     if re.search(r"^\$ ", code, re.MULTILINE):
         code = "\n".join(re.findall(r"^\$ (.*)$", code, re.MULTILINE))
     for line in code.splitlines():
-        yield from filter(None, (part.strip() for part in re.split(r" && ", line)))
+        line = CRON.sub("", line)
+        yield from filter(None, (part.strip() for part in line.split(" && ")))
 
 
 def parse(line: str) -> None:

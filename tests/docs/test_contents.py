@@ -4,12 +4,12 @@ import re
 
 from ..test_docs import DOCS
 
-WAY = """
-    quickstart install choose moving redis mongodb db cached-db memory concurrency
-    user-sessions sessions-api sessions-pages sessions-policies sessions-lost-index
-    purging testing deployment troubleshooting settings api performance capacity security security-policy
-    contributing changelog
-""".split()
+BEGIN = ["quickstart", "install", "choose", "moving"]
+ENGINES = ["redis", "mongodb", "db", "cached-db", "memory"]
+USERS = ["user-sessions", "sessions-api", "sessions-pages", "sessions-policies", "sessions-lost-index"]
+RUN = ["purging", "testing", "deployment", "troubleshooting"]
+REFERENCE = ["settings", "api", "performance", "capacity", "security", "security-policy"]
+WAY = [*BEGIN, *ENGINES, "concurrency", *USERS, *RUN, *REFERENCE, "contributing", "changelog"]
 
 
 def test_the_order_of_the_pages() -> None:

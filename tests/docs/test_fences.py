@@ -21,7 +21,7 @@ from .fences import ALL, HERE, Block
 from .site import Site, parts
 from .worlds import OUR_SIGNALS, WORLDS
 
-LANGUAGES = {"python", "sh", "console", "json", "html", "ini", "crontab"}
+LANGUAGES = {"python", "sh", "console", "json", "html", "ini"}
 INSTALLED = {"sessions-policies.md", "settings.md"}  # pages that say what a site sets that has the package
 OF_PYTHON = [page for page in PAGES if any(block.page == page and block.language == "python" for block in HERE)]
 
@@ -135,13 +135,6 @@ NAMED = re.compile(
 def test_commands_in_the_text(page: Path) -> None:
     for command in NAMED.findall(page.read_text()):
         parse("manage.py " + command.partition(" |")[0].replace("--database sessions", "--database default"))
-
-
-@pytest.mark.parametrize("block", here("crontab"))
-def test_crontabs(block: Block) -> None:
-    for line in block.code.splitlines():
-        _, command = re.fullmatch(r"((?:[\d*/,-]+ +){5}\S+) +(.*)", line).groups()  # type: ignore[union-attr]
-        parse(command)
 
 
 @pytest.mark.parametrize("block", here("ini"))

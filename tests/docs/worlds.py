@@ -64,7 +64,7 @@ def listened(signal: Signal, **arguments: Any) -> None:
 
 @of("async.md")
 def asynchronous() -> World:
-    names = {"JsonResponse": JsonResponse}
+    names: dict[str, Any] = {}
     yield names
     request = request_of(AnonymousUser())
     first, second = (asyncio.run(names["cart"](request)) for _ in range(2))
