@@ -174,13 +174,14 @@ def lost_index() -> World:
 @of("sessions-pages.md")
 def sessions_pages() -> World:
     names: dict[str, Any] = {}
-    yield names
     try:
+        yield names
         model_admin = admin.site.get_model_admin(User)
         assert isinstance(model_admin, names["PeopleAdmin"])
         assert "end_all_sessions" in model_admin.actions
     finally:
-        admin.site.unregister(User)
+        if admin.site.is_registered(User):
+            admin.site.unregister(User)
         admin.site.register(User, UserAdmin)
 
 
