@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
+from tempfile import TemporaryDirectory
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -14,6 +15,7 @@ from unittest import mock
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.sessions.backends.file import SessionStore as FileStore
 from django.core import mail
 from django.dispatch import Signal
 from django.http import HttpResponse, HttpResponseBadRequest, JsonResponse
@@ -21,6 +23,7 @@ from django.test import RequestFactory, override_settings
 
 from django_multisession import signals
 from django_multisession.engine import store
+from django_multisession.models import PurgeRun
 from django_multisession.purge import purge
 from django_multisession.testing.stored import saved
 from django_multisession.user_sessions import repair_index, revoke_all
@@ -98,16 +101,18 @@ def sql() -> World:
         session_of(SimpleNamespace(pk=42))
         yield {}
         assert purge(created_before=0).rows == 1
+        PurgeRun.objects.all().delete()
 
 
 @of("moving.md")
 def moving() -> World:
     sides = {"from": "django.contrib.sessions.backends.file", "to": "django_multisession.backends.memory"}
-    move = {**sides, "phase": "move"}
-    with override_settings(SESSION_ENGINE="django_multisession.backends.moving", MULTISESSION_MOVE=move):
+    engine = {"SESSION_ENGINE": "django_multisession.backends.moving", "MULTISESSION_MOVE": {**sides, "phase": "move"}}
+    with TemporaryDirectory() as there, override_settings(**engine, SESSION_FILE_PATH=there):
+        FileStore().create()
         names: dict[str, Any] = {}
         yield names
-        assert names["moved"].reason == "done"
+        assert (names["moved"].moved, names["moved"].reason) == (1, "done")
 
 
 @of("purging.md")
@@ -116,6 +121,7 @@ def purging() -> World:
         names: dict[str, Any] = {}
         yield names
         assert names["purged"].reason == "done"
+        PurgeRun.objects.all().delete()
         listened(signals.sessions_purged, purged=names["purged"], table="django_multisession_session")
 
 
