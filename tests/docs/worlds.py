@@ -104,11 +104,16 @@ def sql() -> World:
         PurgeRun.objects.all().delete()
 
 
+def remembered(path: str) -> Any:
+    """Its class looks at the setting once in a process."""
+    return mock.patch.object(FileStore, "_storage_path", path, create=True)
+
+
 @of("moving.md")
 def moving() -> World:
     sides = {"from": "django.contrib.sessions.backends.file", "to": "django_multisession.backends.memory"}
     engine = {"SESSION_ENGINE": "django_multisession.backends.moving", "MULTISESSION_MOVE": {**sides, "phase": "move"}}
-    with TemporaryDirectory() as there, override_settings(**engine, SESSION_FILE_PATH=there):
+    with TemporaryDirectory() as there, override_settings(**engine, SESSION_FILE_PATH=there), remembered(there):
         FileStore().create()
         names: dict[str, Any] = {}
         yield names
