@@ -2,7 +2,7 @@
 
 import re
 
-from ..test_docs import DOCS
+from ..test_docs import DOCS, slug
 
 BEGIN = ["quickstart", "install", "choose", "moving"]
 ENGINES = ["redis", "mongodb", "db", "cached-db", "memory"]
@@ -20,3 +20,16 @@ def test_the_order_of_the_pages() -> None:
 
 def contents() -> str:
     return "\n".join(re.findall(r"```\{toctree\}\n(.*?)```", (DOCS / "index.md").read_text(), re.DOTALL))
+
+
+FORMER = """
+    what-a-revocation-promises clocks another-site a-lost-index where-from how-many-sessions a-refused-log-in
+    changes-of-the-user signals e-mail-at-a-new-device another-browser-in-the-same-session recent-log-ins
+    a-log-in-that-is-none pages json when-the-list-is-incomplete templates admin in-the-admin-of-the-users
+    when-the-store-is-away command
+"""
+
+
+def test_old_links_into_the_page_that_was_split_hold() -> None:
+    headings = re.findall(r"^#+ (.+)$", (DOCS / "user-sessions.md").read_text(), re.MULTILINE)
+    assert set(FORMER.split()) <= {slug(heading) for heading in headings}
