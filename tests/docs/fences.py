@@ -15,7 +15,7 @@ from pathlib import Path
 from ..test_docs import PAGES, ROOT
 
 FENCE = re.compile(
-    r"(?:^ *<!-- (?P<marker>.+?) -->\n+)?"
+    r"(?:^ *<!-- (?P<marker>[^\n]+?) -->\n+)?"
     r"^ *(?P<ticks>`{3,})(?P<language>[^\n`]*)\n(?P<code>.*?)^ *(?P=ticks)$",
     re.MULTILINE | re.DOTALL,
 )
