@@ -59,7 +59,8 @@ def of_users(users: dict[str, User], language: str) -> Pages:
         "sessions-200-middle": site.seen("many", PAGE + "?page=3"),
         "sessions-hostile": site.seen("hostile", PAGE),
         "sessions-of-a-long-name": site.seen(people.NAMES[-1], PAGE),
-        "sessions-done": site.posted("few", PAGE + "end/not-there/"),
+        "sessions-done": site.signed_out_another("few"),
+        "sessions-not-done": site.posted("few", PAGE + "end/not-there/"),
         "others": site.seen("few", PAGE + "end-others/"),
         "others-wrong-password": site.posted("few", PAGE + "end-others/", MULTISESSION_CONFIRM_PASSWORD=True),
         "403": site.refused("few"),
@@ -117,6 +118,14 @@ class Site:
         client = self.client(name)
         page = _text(getattr(client, method)(path, follow=True))
         client.logout()  # the next one has as many sessions as it says
+        return page
+
+    def signed_out_another(self, name: str) -> str:
+        client, _ = self.client(name), self.client(name)
+        listed = client.get(PAGE, headers={"accept": "application/json"}).json()["sessions"]
+        newest = next(each["id"] for each in listed if not each["is_current"])
+        page = _text(client.post(f"{PAGE}end/{newest}/", follow=True))
+        client.logout()
         return page
 
     def refused(self, name: str) -> str:
