@@ -106,5 +106,5 @@ class PurgeRunAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 def _cut(name: str) -> str:
-    """To one line of the list by the stylesheet: with a name as Kubernetes gives them the last column is out of sight."""
+    """To one line of the list, by the stylesheet: names as Kubernetes gives them would push the last column away."""
     return format_html('<bdi dir="ltr" title="{}">{}</bdi>', name, name)

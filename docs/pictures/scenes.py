@@ -1,7 +1,6 @@
 """What there is to be seen: a name for each page, and its HTML in one language."""
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import admin
