@@ -98,7 +98,7 @@ def overflow(page: Any) -> int:
 def photograph(page: Any, file: Path) -> None:
     height = page.evaluate("document.documentElement.scrollHeight")
     clip = {"x": 0, "y": 0, "width": page.viewport_size["width"], "height": min(height, TALLEST)}
-    page.screenshot(path=file, clip=clip, full_page=True)
+    page.screenshot(path=file, clip=clip, full_page=True, animations="disabled")  # colours fade from scheme to scheme
 
 
 def sheet(browser: Any, shots: list[Shot], file: Path) -> None:
