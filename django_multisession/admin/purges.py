@@ -17,7 +17,7 @@ from ..models import PurgeRun
 from ..purge import loop
 from .purge_charts import charts
 
-COLUMNS = "started", "duration", "rows_purged", "batches", "more_waiting", "why", "on_host", "of_table"
+COLUMNS = "started", "duration", "rows_purged", "batches", "more_waiting", "why"
 REASONS = {
     loop.DONE: gettext_lazy("nothing was left"),
     loop.SERVER: gettext_lazy("the server expires by itself"),
@@ -44,10 +44,10 @@ class ReasonFilter(admin.SimpleListFilter):
 class PurgeRunAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """For users with the permission to view them. Nobody adds, changes or deletes one: the purge keeps the newest."""
 
-    list_display = COLUMNS
+    list_display = *COLUMNS, "on_host", "of_table"
     list_filter = ReasonFilter, "host", "table"
     ordering = ("-pk",)
-    fields = readonly_fields = COLUMNS
+    fields = readonly_fields = *COLUMNS, "host", "table"
 
     class Media:
         css = {"all": ["django_multisession/charts.css", "django_multisession/admin.css"]}
@@ -75,7 +75,7 @@ class PurgeRunAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description=gettext_lazy("started at"), ordering="started_at")
     def started(self, run: PurgeRun) -> str:
         # The admin would take an EpochField for the number that it is in the database.
-        return local(run.started_at)
+        return local(run.started_at, "DATETIME_FORMAT")
 
     @admin.display(description=gettext_lazy("duration"))
     def duration(self, run: PurgeRun) -> str:

@@ -391,7 +391,7 @@ def test_nor_does_a_post_from_elsewhere(Store, boss, ann):
 
 
 def found(page: str) -> list[str]:
-    return re.findall(rf'<li><a href="{LIST}user/\d+/">(\w+)</a></li>', page)
+    return re.findall(rf'<li><a href="{LIST}user/\d+/"><bdi>(\w+)</bdi></a></li>', page)
 
 
 @on("sqlite")
@@ -489,7 +489,7 @@ def test_the_session_of_another_user_is_not_ended(Store, client, ann, people):
 def test_all_sessions_of_a_user_are_ended(Store, client, ann, people):
     sessions = [start(Store, ann) for _ in range(3)]
     other = start(Store, people("bob"))
-    assert "ann (3)" in show(client, of(ann, "end/"))
+    assert "<bdi>ann</bdi> (3)" in show(client, of(ann, "end/"))
     assert "3 sessions were signed out." in message(client.post(of(ann, "end/"), follow=True))
     assert not any(Store().exists(session.session_key) for session in sessions)
     assert Store().exists(other.session_key)
