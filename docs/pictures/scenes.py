@@ -14,7 +14,7 @@ from django_multisession.exceptions import EngineUnavailable
 from django_multisession.models import PurgeRun, Session
 from django_multisession.user_sessions import views
 
-from . import people
+from . import agents, people
 
 PAGE = "/sessions/"
 OVERVIEW = "/admin/django_multisession/session/"
@@ -33,9 +33,9 @@ def fill() -> dict[str, User]:
     """The tables, and the users by name."""
     call_command("migrate", verbosity=0)
     chance = random.Random(5)  # noqa: S311 - the same pictures each time
-    agents = {"nobody": [], "few": people.many(chance, FEW - 1), "many": people.many(chance, MANY - 1)}
-    agents |= {"hostile": list(people.HOSTILE)} | {name: people.many(chance, 3) for name in people.NAMES}
-    return {name: people.make(name, PASSWORD, each) for name, each in agents.items()}
+    sent = {"nobody": [], "few": people.many(chance, FEW - 1), "many": people.many(chance, MANY - 1)}
+    sent |= {"hostile": list(agents.HOSTILE)} | {name: people.many(chance, 3) for name in people.NAMES}
+    return {name: people.make(name, PASSWORD, each) for name, each in sent.items()}
 
 
 def fill_the_rest() -> None:
@@ -102,7 +102,7 @@ class Site:
         self.users, self.language = users, language
 
     def client(self, name: str) -> Client:
-        client = Client(headers={"accept-language": self.language, "user-agent": people.LINUX})
+        client = Client(headers={"accept-language": self.language, "user-agent": agents.LINUX})
         client.post(SIGN_IN, {"username": name, "password": PASSWORD})
         return client
 
