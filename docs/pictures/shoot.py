@@ -39,20 +39,24 @@ def chromium() -> Iterator[Any]:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 @contextmanager
 def window(browser: Any, pages: dict[str, str]) -> Iterator[Any]:
     """In which each of the pages is under its name as the path."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Answer, pages))
-    threading.Thread(target=server.serve_forever).start()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     page = browser.new_page(base_url=f"http://127.0.0.1:{server.server_port}")
-    yield page
-    page.close()
-    server.shutdown()
-    server.server_close()
+    try:
+        yield page
+    finally:
+        page.close()
+        server.shutdown()
+        server.server_close()
 
 
 class _Answer(BaseHTTPRequestHandler):
