@@ -16,9 +16,20 @@ LONGEST_WORDS, RIGHT_TO_LEFT = "de", "ar"
 PAGES = 29
 WIDTHS = "320", "1280"
 
-pytestmark = pytest.mark.slow
+IMAGES = ROOT / "docs" / "images"
 
 
+def test_drawings_and_pictures_have_a_dark_side():
+    """A chart that is drawn anew has it from `benchmarks/drawings.py`."""
+    drawings = sorted(IMAGES.glob("*.svg"))
+    assert drawings
+    assert [each.name for each in drawings if "@media (prefers-color-scheme: dark)" not in each.read_text()] == []
+    light = sorted(IMAGES.glob("*-light.png"))
+    assert light
+    assert [each.name for each in light if not each.with_stem(each.stem.replace("-light", "-dark")).exists()] == []
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not (os.environ.get("CI") or shutil.which("chromium")), reason="chromium is missing")
 def test_no_page_is_wider_than_its_window():
     languages = LONGEST_WORDS, RIGHT_TO_LEFT
