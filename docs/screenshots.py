@@ -1,13 +1,13 @@
 """Takes the pictures of the pages in docs/images/ again, on the example site: `python docs/screenshots.py`.
 
-Needs the `test` extra and Chromium (`apt install chromium`).
+Needs the `test` extra and `apt install chromium pngquant`. Every page there is takes `python -m docs.pictures DIR`.
 """
 
 import os
 import random
 import shutil
+import subprocess
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,12 @@ import django
 from playwright.sync_api import Browser, sync_playwright
 
 DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS.parent / "example_project"))
+sys.path[:0] = [str(DOCS.parent), str(DOCS.parent / "example_project")]
 
+from docs.pictures.agents import IPHONE, LINUX, MAC, WINDOWS  # noqa: E402
 from launcher import site  # noqa: E402
 
 IMAGES = DOCS / "images"
-WINDOWS = (
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
-)
-LINUX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
-MAC = (
-    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) "
-    "Version/18.6 Safari/605.1.15"
-)
-IPHONE = (
-    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
-    "Version/18.6 Mobile/15E148 Safari/604.1"
-)
 DESK = {"width": 1000, "height": 640}
 PHONE = {"width": 390, "height": 844}
 ADMIN = {"width": 1280, "height": 720}
@@ -47,6 +36,8 @@ ADMIN_SHOTS: dict[str, dict[str, Any]] = {
 ADMIN_PAGES = {"overview": "/admin/django_multisession/session/", "user": "/admin/django_multisession/session/?q=ann"}
 USERS = ["ann", *(f"visitor-{number}" for number in range(80))]
 SESSIONS = 900
+ANONYMOUS = 40  # for the 80 who are not
+COLOURS = 64
 
 
 def fill(environment: dict[str, str]) -> None:
@@ -55,38 +46,14 @@ def fill(environment: dict[str, str]) -> None:
     django.setup()
     from django.contrib.auth.models import User
 
+    from docs.pictures import people
+
     chance = random.Random(5)  # noqa: S311 - the same pictures each time
     users = [User.objects.create(username=name) for name in USERS]
     for user_agent in (LINUX, WINDOWS, WINDOWS, IPHONE, MAC):
-        insert(chance, users[0], user_agent)
-    for _ in range(SESSIONS):
-        user_agent = chance.choices((WINDOWS, IPHONE, LINUX, MAC), (9, 7, 4, 3))[0]
-        insert(chance, chance.choice([None, *users[1:]] if chance.random() < 0.8 else [None]), user_agent)
-
-
-def insert(chance: random.Random, user: Any, user_agent: str) -> None:
-    from django.conf import settings
-    from django.contrib.sessions.serializers import JSONSerializer
-
-    from django_multisession import engine
-    from django_multisession.payload import codecs
-    from django_multisession.records import Record, identify, utcnow
-    from django_multisession.twins import run_sync
-
-    data: dict[str, Any] = {"visits": chance.randint(1, 99)}
-    if chance.random() < 0.4:
-        data["cart"] = {f"product-{number}": 1 for number in range(int(chance.lognormvariate(2, 1.2)))}
-    if user:
-        client = {"ip": f"203.0.113.{chance.randint(1, 254)}", "user_agent": user_agent}
-        data |= {"_auth_user_id": str(user.pk), "_auth_user_backend": "", "_auth_user_hash": "", "_client": client}
-    id = identify(f"{chance.getrandbits(128):032x}")
-    age = timedelta(days=min(13.5, chance.expovariate(0.3)))
-    updated = utcnow() - age * min(1.0, chance.expovariate(3))
-    expires = updated + timedelta(seconds=settings.SESSION_COOKIE_AGE)
-    payload = codecs.encode(data, id, JSONSerializer)
-    user_id = str(user.pk) if user else None
-    record = Record(id, payload, user_id, utcnow() - age, updated, expires, version=1)
-    run_sync(engine.store().storage.insert(record))
+        people.insert(chance, users[0], user_agent)
+    for user_agent in people.many(chance, SESSIONS):
+        people.insert(chance, chance.choice([None] * ANONYMOUS + users[1:]), user_agent)
 
 
 def sign_in(browser: Browser, url: str, **options: Any) -> Any:
@@ -99,13 +66,21 @@ def sign_in(browser: Browser, url: str, **options: Any) -> Any:
     return page
 
 
+def photograph(page: Any, name: str) -> None:
+    """With as many colours as its letters need, which is a third of the bytes."""
+    file = IMAGES / f"{name}.png"
+    page.screenshot(path=file, full_page=True)
+    command = ["pngquant", "--force", "--strip", "--ext", ".png", str(COLOURS), str(file)]
+    subprocess.run(command, check=True)  # noqa: S603
+
+
 def shoot(browser: Browser, url: str) -> None:
     for user_agent in (WINDOWS, IPHONE):
         sign_in(browser, url, user_agent=user_agent)
     for name, options in SHOTS.items():
         page = sign_in(browser, url, user_agent=LINUX, **options)
         page.goto("/sessions/")
-        page.screenshot(path=IMAGES / f"{name}.png", full_page=True)
+        photograph(page, name)
         page.get_by_role("listitem").get_by_role("button", name="Sign out").first.click()  # its own is the first
 
 
@@ -114,7 +89,7 @@ def shoot_admin(browser: Browser, url: str) -> None:
         page = sign_in(browser, url, user_agent=LINUX, **options)
         for each, path in ADMIN_PAGES.items():
             page.goto(path)
-            page.screenshot(path=IMAGES / f"{name.format(page=each)}.png", full_page=True)
+            photograph(page, name.format(page=each))
 
 
 def main() -> None:

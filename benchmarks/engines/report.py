@@ -9,6 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.drawings import for_dark_pages
+
 # Name: what the bare driver does in the same workload.
 WORKLOADS = {
     "read": "load a session: one read by key",
@@ -162,6 +164,7 @@ def draw(results: dict[str, Any], file: Path) -> None:
     for panel, server in zip(panels[:, 0], servers, strict=True):
         _panel(panel, server)
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+    for_dark_pages(file)
 
 
 def _panel(panel: Any, server: dict[str, Any]) -> None:

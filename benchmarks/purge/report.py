@@ -10,6 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.drawings import for_dark_pages
+
 EVERY = 0.005  # seconds between two saves, if the first is done by then
 
 Run = dict[str, Any]
@@ -119,6 +121,7 @@ def draw(runs: list[Run], file: Path) -> None:
     panels[-1, 0].set_xlabel("milliseconds to load and save a session: median, p99, worst")
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+    for_dark_pages(file)
 
 
 def draw_panel(panel: Any, name: str, group: list[Run]) -> None:

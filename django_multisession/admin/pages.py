@@ -3,11 +3,13 @@
 from typing import Any
 
 import django
+from django import forms
 from django.template.response import TemplateResponse
 from django.utils.translation import pgettext
 
 MOST_FOUND = 50  # users that a search shows
 CONTEXT = "django_multisession"  # of titles of one word, which other apps of a site translate as well
+STYLES = forms.Media(css={"all": ["django_multisession/admin.css"]})
 TEMPLATES = "admin/django_multisession/session"
 Crumbs = list[tuple[str, Any]]
 
@@ -17,7 +19,7 @@ def page(model_admin: Any, request: Any, template: str, title: str, crumbs: Crum
     context = {
         **model_admin.admin_site.each_context(request),
         "opts": model_admin.opts,
-        "media": model_admin.media,
+        "media": model_admin.media + STYLES,  # the admin of the site's users has none of ours
         "title": title,
         "crumbs": crumbs,
         "crumb_of_app": model_admin.opts.app_label != CONTEXT,  # which is called as its page is

@@ -8,6 +8,7 @@ from django.db import router
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.formats import number_format
+from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -16,7 +17,7 @@ from ..models import PurgeRun
 from ..purge import loop
 from .purge_charts import charts
 
-COLUMNS = "started", "duration", "rows_purged", "batches", "more_waiting", "why", "host", "table"
+COLUMNS = "started", "duration", "rows_purged", "batches", "more_waiting", "why"
 REASONS = {
     loop.DONE: gettext_lazy("nothing was left"),
     loop.SERVER: gettext_lazy("the server expires by itself"),
@@ -43,10 +44,10 @@ class ReasonFilter(admin.SimpleListFilter):
 class PurgeRunAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """For users with the permission to view them. Nobody adds, changes or deletes one: the purge keeps the newest."""
 
-    list_display = COLUMNS
+    list_display = *COLUMNS, "on_host", "of_table"
     list_filter = ReasonFilter, "host", "table"
     ordering = ("-pk",)
-    fields = readonly_fields = COLUMNS
+    fields = readonly_fields = *COLUMNS, "host", "table"
 
     class Media:
         css = {"all": ["django_multisession/charts.css", "django_multisession/admin.css"]}
@@ -91,6 +92,19 @@ class PurgeRunAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def rows_purged(self, run: PurgeRun) -> str:
         return grouped(run.rows)
 
+    @admin.display(description=gettext_lazy("host"), ordering="host")
+    def on_host(self, run: PurgeRun) -> str:
+        return _cut(run.host)
+
+    @admin.display(description=gettext_lazy("table"), ordering="table")
+    def of_table(self, run: PurgeRun) -> str:
+        return _cut(run.table)
+
     @admin.display(description=gettext_lazy("more are waiting"), ordering="more")
     def more_waiting(self, run: PurgeRun) -> str:
         return _("Yes") if run.more else _("No")  # in words: the icons have red for no
+
+
+def _cut(name: str) -> str:
+    """To one line of the list, by the stylesheet: names as Kubernetes gives them would push the last column away."""
+    return format_html('<bdi dir="ltr" title="{}">{}</bdi>', name, name)

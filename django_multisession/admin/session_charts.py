@@ -14,7 +14,7 @@ from ..charts import Bar, Chart, grouped
 from ..models import PurgeRun
 from ..records import utcnow
 from ..statistics import DAY, HOUR, MINUTE, UNKNOWN, Bin, Statistics, collect, day_of
-from . import purge_charts
+from . import pages, purge_charts
 
 MOST_SESSIONS = 10_000  # that are looked at for a page
 MOST_SECONDS = 2.0  # for which it does so
@@ -39,7 +39,7 @@ def overview(with_purges: bool) -> dict[str, Any]:
 
 def summary(found: Statistics) -> dict[str, str]:
     return {
-        _("Sessions"): grouped(found.sessions),
+        pages.sessions(): grouped(found.sessions),
         _("Users signed in"): grouped(found.users),
         _("Anonymous sessions"): grouped(found.anonymous),
         _("Data"): filesizeformat(found.bytes),
@@ -64,7 +64,7 @@ def _histogram(name: str, title: str, summary: str, heading: str, bins: Sequence
     last = max(each.up_to or 0 for each in bins)
     labels = [text(each.up_to) if each.up_to else f">\N{NO-BREAK SPACE}{text(last)}" for each in bins]
     bars = [Bar(label, each.sessions, grouped(each.sessions)) for label, each in zip(labels, bins, strict=True)]
-    return Chart(name, title, summary, (heading, _("Sessions")), bars if any(b.value for b in bars) else [], labels)
+    return Chart(name, title, summary, (heading, pages.sessions()), bars if any(b.value for b in bars) else [], labels)
 
 
 def log_ins(found: Statistics) -> Chart:
@@ -85,7 +85,7 @@ def _by_day(name: str, title: str, text: str, counts: dict[date, int], first: da
     others = sum(counts.values()) - shown
     summary = text % {"shown": grouped(shown), "days": DAYS, "others": grouped(others)}
     ticks = [bars[0].label, bars[-1].label]
-    return Chart(name, title, summary, (_("Day"), _("Sessions")), bars if shown else [], ticks)
+    return Chart(name, title, summary, (_("Day"), pages.sessions()), bars if shown else [], ticks)
 
 
 def devices(found: Statistics) -> Chart:
@@ -102,7 +102,7 @@ def _ranking(name: str, title: str, none: str, heading: str, counts: dict[str, i
     shown = [Bar(label, sessions, grouped(sessions)) for label, sessions in [*counts.items()][:MOST_BARS]]
     others = len(counts) - len(shown)
     text = ngettext("and %(others)s other", "and %(others)s others", others) % {"others": grouped(others)}
-    return Chart(name, title, (text if others else "") if counts else none, (heading, _("Sessions")), shown)
+    return Chart(name, title, (text if others else "") if counts else none, (heading, pages.sessions()), shown)
 
 
 def _date(day: date) -> str:

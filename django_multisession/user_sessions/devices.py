@@ -171,8 +171,16 @@ def agent_of(request: Any) -> str:
     return _printable(request.META.get("HTTP_USER_AGENT", ""))
 
 
+def agent_in(client: Mapping[str, Any]) -> str | None:
+    """What was recorded, as it would be now: a session that was moved here may have anything in it."""
+    agent = client.get("user_agent")
+    return _printable(agent) if isinstance(agent, str) else None
+
+
 def _printable(header: str) -> str:
-    return "".join(character for character in header[:LONGEST_USER_AGENT] if character.isprintable())
+    """No control characters, none that turn the direction of the text, none without width."""
+    cut = header[:LONGEST_USER_AGENT]
+    return cut if cut.isprintable() else "".join(filter(str.isprintable, cut))
 
 
 def client_of(record: Record) -> dict[str, Any]:

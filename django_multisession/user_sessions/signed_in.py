@@ -124,6 +124,6 @@ def _described(record: Record, own_id: str | None) -> UserSession:
         last_seen=wording.local(record.updated_at),
         expires_at=wording.local(limits.latest(record.expires_at, record.created_at, record.updated_at)),
         ip=known.get("ip"),
-        user_agent=known.get("user_agent"),
+        user_agent=devices.agent_in(known),
         is_current=record.id == own_id,
     )

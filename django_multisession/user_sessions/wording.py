@@ -38,4 +38,4 @@ def ago(moment: datetime) -> str:
 
 def name_of(device: str | None, user_agent: str | None) -> str:
     """The browser; where that cannot be said, the header itself; where that is not known, that it is not."""
-    return device or user_agent or _("Browser not recorded")
+    return device or (user_agent or "").strip() or _("Browser not recorded")

@@ -109,13 +109,13 @@ def test_a_run_is_listed(client):
     purge(batch_size=1000)
     shown = columns(page(client))
     kept = PurgeRun.objects.using(SessionRouter.alias).get()
-    assert {name: shown[name] for name in ("rows_purged", "batches", "more_waiting", "why", "host", "table")} == {
+    assert {name: shown[name] for name in ("rows_purged", "batches", "more_waiting", "why", "on_host", "of_table")} == {
         "rows_purged": "1,234",
         "batches": "2",
         "more_waiting": "No",
         "why": "nothing was left",
-        "host": escape(kept.host),
-        "table": TABLE,
+        "on_host": escape(kept.host),
+        "of_table": TABLE,
     }
     assert str(kept.started_at.year) in shown["started"]
     assert shown["duration"].endswith(" s")

@@ -11,7 +11,7 @@ from django.test import override_settings
 from django.utils import translation
 
 from django_multisession import user_sessions
-from django_multisession.testing.stored import stored
+from django_multisession.testing.stored import saved, stored
 from django_multisession.user_sessions import browsers, devices
 from django_multisession.user_sessions.browsers import name_of
 from django_multisession.user_sessions.devices import ip_of
@@ -101,16 +101,37 @@ class TestLogIn:
         assert not {"_login_at", "_client"} & set(request.session.keys())
 
 
-@pytest.mark.parametrize(
-    "header",
-    ["x" * 100_000, "\x1b[31mred\x07", "<script>alert(1)</script>", "a\u202eb\u200bc", "\x00\x7f\x85", "", "é" * 300],
-    ids=["long", "terminal", "html", "bidi", "control", "empty", "latin"],
-)
+HOSTILE = {
+    "long": "x" * 100_000,
+    "terminal": "\x1b[31mred\x07",
+    "html": "<script>alert(1)</script>",
+    "bidi": "a\u202eb\u200bc",
+    "control": "\x00\x7f\x85",
+    "empty": "",
+    "latin": "é" * 300,
+}
+
+
+@pytest.mark.parametrize("header", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_headers_are_cut(header):
     kept = devices._printable(header)
     assert len(kept) <= 256
     assert kept.isprintable()
     assert "<script>" in kept or "<" not in header  # escaped where it is shown
+
+
+@pytest.mark.parametrize("engine_name", ["memory"])
+def test_what_others_have_recorded_is_shown_as_it_would_be_recorded_here(Store, ann):
+    """A session that was moved has what another package took for a header."""
+    for header in HOSTILE.values():
+        saved(lambda store: store, Store, _auth_user_id=str(ann.pk), _client={"ip": None, "user_agent": header})
+    shown = [session.user_agent for session in user_sessions.sessions_of(ann)]
+    assert sorted(shown) == sorted(map(devices._printable, HOSTILE.values()))
+
+
+@pytest.mark.parametrize("recorded", [None, 7, ["a"], {}])
+def test_what_is_no_text_is_not_known(recorded):
+    assert devices.agent_in({"user_agent": recorded}) is None
 
 
 def request_from(address: object, **headers: str) -> HttpRequest:

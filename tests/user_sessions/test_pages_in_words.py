@@ -13,7 +13,7 @@ from django.utils import timezone, translation
 from django.utils.formats import date_format
 
 from django_multisession.testing.stored import saved
-from django_multisession.user_sessions import people, sessions_of, wording
+from django_multisession.user_sessions import people, sessions_of, views, wording
 
 from ..urls import urlpatterns as pages
 from .test_views import BUTTON, FIREFOX, _site, browser, post, signed_in, token, user_of  # noqa: F401  fixtures
@@ -97,7 +97,27 @@ def test_last_seen_is_relative_with_the_time_at_hand(Store, ann, clock):
 
 def test_what_is_not_known_has_a_name(Store, ann):
     saved(lambda store: store, Store, _auth_user_id=str(ann.pk))
-    assert text_of(browser(ann).get("/sessions/").text).count("Browser not recorded") == 1
+    saved(lambda store: store, Store, _auth_user_id=str(ann.pk), _client={"user_agent": " \u200b\u200d "})
+    assert text_of(browser(ann).get("/sessions/").text).count("Browser not recorded") == 2
+
+
+def test_a_name_of_ours_goes_in_the_direction_of_the_page_and_a_header_in_its_own(Store, ann):
+    one, _ = browser(ann), browser(ann, **{"user-agent": "strange"})
+    with override_settings(LANGUAGE_CODE="ar"), translation.override("ar"):
+        page = one.get("/sessions/").text
+    assert re.findall(r'title="strange"([^>]*)>strange<', page) == [' dir="auto"']
+    [(direction, name)] = re.findall(r'title="Mozilla[^"]*"([^>]*)>([^<]+)<', page)
+    assert (direction, name) == ("", "Firefox على Linux")
+
+
+def test_a_list_without_a_session_says_so(Store, ann, rf):
+    """Of who has signed in by a token, say."""
+    request = rf.get("/sessions/")
+    request.user = ann
+    shown = text_of(views.user_sessions(request).text)
+    assert "No sessions." in shown
+    assert "no other sessions" not in shown
+    assert "was last changed" not in shown  # what "last seen" means, where nothing was
 
 
 def test_a_long_agent_is_whole_in_the_title(Store, ann):
