@@ -53,7 +53,7 @@ class ClusterCommands:
         for command in commands:
             pipeline.execute_command(*command)
         try:
-            with _errors_of_connections():
+            with errors_of_connections():
                 answers = await settle(pipeline.execute(raise_on_error=False))
         except Unknown as error:
             answers = [error] * len(commands)
@@ -65,7 +65,7 @@ class ClusterCommands:
     async def at(self, node: Any, *command: Any) -> Any:
         """The answer of that very node; SCAN's is its cursor and keys. Raises `EngineUnavailable`."""
         try:
-            with _errors_of_connections():
+            with errors_of_connections():
                 answer = await settle(self.client.execute_command(*command, target_nodes=node))
         except (redis.RedisError, OSError) as error:
             raise EngineUnavailable(f"Redis: {error}") from error
@@ -80,7 +80,7 @@ class ClusterCommands:
 
     async def node_of(self, key: str) -> Any:
         await self._know_nodes()
-        with _errors_of_connections():
+        with errors_of_connections():
             return self.client.get_node_from_key(key)
 
     async def node_of_slot(self, slot: int) -> Any:
@@ -144,7 +144,7 @@ class ClusterCommands:
         raise redis.ConnectionError("Slots are moved from node to node without an end.")
 
     async def _at_once(self, node: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        with _errors_of_connections():
+        with errors_of_connections():
             if self._waits:
                 sent = [PipelineCommand(position, *command) for position, command in enumerate(commands)]
                 await node.execute_pipeline(sent)
@@ -162,7 +162,7 @@ class ClusterCommands:
     async def _send(self, command: tuple[Any, ...]) -> Any:
         try:
             node = await self.node_of(_key_of(command))
-            with _errors_of_connections():
+            with errors_of_connections():
                 return await settle(self.client.execute_command(*command, target_nodes=node))
         except (ClusterError, Unknown) as error:
             if not _is_redirection(error):
@@ -174,7 +174,7 @@ class ClusterCommands:
 
     async def _know_nodes(self) -> None:
         if self._waits:
-            with _errors_of_connections():
+            with errors_of_connections():
                 await self.client.initialize()
 
 
@@ -192,7 +192,7 @@ class Unknown(redis.ConnectionError):
 
 
 @contextmanager
-def _errors_of_connections() -> Iterator[None]:
+def errors_of_connections() -> Iterator[None]:
     """What redis-py raises beside `RedisError`: of a connection, too, that another task has closed meanwhile."""
     try:
         yield

@@ -58,8 +58,9 @@ class Nodes:
         return bool(keys)
 
     def settle(self, slot: int, source, target) -> None:
+        id = id_of(target)
         for client in (target, source, *(each for each in self.primaries() if each not in (source, target))):
-            client.execute_command("CLUSTER SETSLOT", slot, "NODE", id_of(target))
+            client.execute_command("CLUSTER SETSLOT", slot, "NODE", id)
 
 
 def id_of(client) -> str:

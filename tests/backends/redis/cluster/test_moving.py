@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 
@@ -30,6 +31,7 @@ from .test_setup import by_proxies
 
 pytestmark = pytest.mark.slow
 WRITERS = 20
+MANY = 1000  # slots
 MOVES = 6  # there and back again, of each slot
 
 
@@ -120,25 +122,50 @@ class Writers:
 def test_slots_are_moved_while_20_write(Store, nodes, how):
     """MOVED, ASK and TRYAGAIN are never seen, no save is lost, and a walk misses none that was there all the time."""
     writers = Writers()
+    slots = [slot_of(f"session:{identify(key)}") for key in writers.keys[:3]]
+    slots += [slot_of(f"session:user:{user_of(number)}") for number in range(3)]
+    write_while(Store, writers, how, lambda: move_about(nodes, slots))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("how", ["run_threads", "run_tasks"])
+def test_thousands_of_slots_are_moved_while_20_write(Store, nodes, how):
+    """To another node and back."""
+    writers = Writers()
+    source, target, *_ = nodes.primaries()
+    slots, began = sorted(slots_of(source))[:MANY], time.monotonic()
+
+    def move_all():
+        for slot in slots:
+            nodes.move(slot, source, target)
+        for slot in slots:
+            nodes.move(slot, target, source)
+
+    walks = write_while(Store, writers, how, move_all)
+    about = time.monotonic() - began, sum(writers.saves), len(writers.ended), walks
+    print(f"{2 * len(slots)} moves in {about[0]:.0f} s; saved, signed in and out, walks: {about[1:]}")
+
+
+def write_while(Store, writers, how, move):
+    """How many walks went over all meanwhile."""
+    ids, walks = {identify(key) for key in writers.keys}, 0
     running = threading.Thread(target=getattr(writers, how))
     running.start()
     try:
-        ids = {identify(key) for key in writers.keys}
-        slots = [slot_of(f"session:{identify(key)}") for key in writers.keys[:3]]
-        slots += [slot_of(f"session:user:{user_of(number)}") for number in range(3)]
-        moving = threading.Thread(target=move_about, args=(nodes, slots))
-        moving.start()
-        walks = 0
-        while moving.is_alive():
-            assert ids <= {record.id for record in everything(Store)}
-            walks += 1
-        moving.join()
+        with ThreadPoolExecutor(1) as pool:
+            moving = pool.submit(move)
+            while not moving.done():
+                assert ids <= {record.id for record in everything(Store)}
+                walks += 1
+        moving.result()
         assert walks
         assert min(writers.saves)
     finally:
         writers.stopping = True
         running.join()
     writers.check()
+    return walks
 
 
 @pytest.fixture(scope="class")

@@ -18,6 +18,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from django_multisession import user_sessions
 from django_multisession.backends.redis import SessionStore, urls
 from django_multisession.backends.redis import clients as redis_clients
+from django_multisession.backends.redis.cluster_commands import errors_of_connections
 from django_multisession.backends.redis.scripts import LIST_ALONE, SHA
 from django_multisession.exceptions import EngineUnavailable
 from django_multisession.records import utcnow
@@ -152,6 +153,14 @@ class TestClients:
             assert verbs.purge(utcnow() - timedelta(days=1), 10) == 0
             assert face.functions(user_sessions).revoke_all("1").ended == 1
             assert face(SessionStore()).exists(key) is False
+
+    def test_a_connection_that_another_task_has_closed_is_lost(self):
+        """redis-py's asynchronous one has no writer by then: seen while slots were moved, on a loaded machine."""
+        connection = redis.asyncio.Connection()
+        with pytest.raises(redis.ConnectionError), errors_of_connections():
+            connection._writer.writelines([])
+        with pytest.raises(AttributeError), errors_of_connections():
+            _ = connection.writer
 
     def test_an_outage_at_the_start(self):
         with (
