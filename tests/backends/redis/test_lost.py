@@ -15,7 +15,7 @@ from django_multisession.testing.stored import a_record, saved, stored
 
 from ...proxies import Proxy
 
-MANY = 200
+MANY = 50
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from .test_setup import by_proxies
 
 pytestmark = pytest.mark.slow
 WRITERS = 20
-MANY = 1000  # slots
+MANY = 500  # slots
 MOVES = 6  # there and back again, of each slot
 
 
