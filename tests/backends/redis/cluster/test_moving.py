@@ -411,8 +411,7 @@ def everything(Store):
             return
 
 
-@pytest.mark.soak  # of its time limits a loaded machine keeps none
-@pytest.mark.parametrize("face_name", ["sync", "async"])
+@pytest.mark.parametrize("face_name", [pytest.param("sync", marks=pytest.mark.soak), "async"])
 def test_a_primary_dies_and_its_replica_takes_over(Store, cluster, nodes, face_name):
     """Outages within the fail-over alone, no session that was replicated is gone, and lists say what they may lack."""
     with override_settings(MULTISESSION_REDIS_WAIT=1):
