@@ -32,7 +32,7 @@ from .test_setup import by_proxies
 pytestmark = pytest.mark.slow
 WRITERS = 20
 MANY = 500  # slots
-MOVES = 6  # there and back again, of each slot
+MOVES = 4  # there and back again, of each slot
 
 
 @pytest.fixture(scope="module")
