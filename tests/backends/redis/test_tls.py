@@ -11,10 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from django.test import override_settings
 
 from django_multisession.backends.redis import SessionStore
@@ -63,6 +59,11 @@ class Server(TLS, RedisServer):
 @pytest.fixture(scope="module", autouse=True)
 def certificate(tmp_path_factory: Any) -> Path:
     """Its own authority, for 127.0.0.1; the key is in the same file."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
     made = (
         x509.CertificateBuilder()
