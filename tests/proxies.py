@@ -14,12 +14,14 @@ def _nothing(request: bytes) -> bool:
 
 class Proxy:
     """`lose_answer` and `lose_request` look at what a client has sent, and say whether to cut the connection: after the
-    server has answered and before the client hears of it, or before the server hears."""
+    server has answered and before the client hears of it, or before the server hears. With `lose_rest` the client hears
+    what the server says first, and nothing of what it says later."""
 
     def __init__(self, port: int) -> None:
         self.target = ("127.0.0.1", port)
         self.lose_answer: Callable[[bytes], bool] = _nothing
         self.lose_request: Callable[[bytes], bool] = _nothing
+        self.lose_rest = False
         self.lost = 0
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
 
@@ -64,10 +66,11 @@ class Proxy:
     def _answer(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
         with suppress(OSError):
             while answer := server.recv(1 << 16):
+                if self.lose_rest or not losing.is_set():
+                    client.sendall(answer)
                 if losing.is_set():
                     self.lost += 1
                     break
-                client.sendall(answer)
         _close(client, server)
 
 

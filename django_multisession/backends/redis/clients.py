@@ -32,6 +32,8 @@ def configured() -> Any:
     options = client.get_connection_kwargs() if is_cluster else client.connection_pool.connection_kwargs
     if options.get("decode_responses"):
         raise ImproperlyConfigured("The Redis client of the sessions must not decode responses: payloads are bytes.")
+    if is_cluster:
+        cluster_clients.heed_announced_addresses(client)
     return client if is_cluster else redis_pool.for_sessions(client)
 
 

@@ -12,11 +12,11 @@ user or the hour changes; what is then sent to the session says whether that wil
     scan     SCAN, CLUSTER NODES and INFO replication of one primary after another: see `cluster_walk.py`
     purge    the same for the users' sets
     index    GETRANGE <key> 32 35, then EVAL INDEX_ALONE <user>
-    may_miss ZRANGE <user> 0 0; INFO stats and replication of its node; GET <prefix>:index
+    may_miss ZRANGE <user> 0 0; INFO and CLUSTER NODES of its node; GET <prefix>:index: see `cluster_whole.py`
 
 A node that fails over or restarts may lose what is in the index while the sessions are elsewhere. So `<prefix>:index`
-holds the `master_replid` of the primaries whose index is known to be whole, which is another after either. It is
-written where all nodes are empty before the first log-in, and by a repair of the index that has gone through all.
+says of which nodes and slots the index is known to be whole. It is written where all nodes are empty before the first
+log-in, and by a repair of the index that has gone through all.
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,7 +33,8 @@ from . import leftovers
 from .answers import HOUR, ID_LENGTH, INDEXED, TIMES
 from .cluster_clients import is_cluster
 from .cluster_commands import ClusterCommands
-from .cluster_walk import Node, Position
+from .cluster_walk import Node, Position, ranges
+from .cluster_whole import Whole
 from .failures import Impossible
 from .scripts import INDEX_ALONE, LIST_ALONE, REPLACE_ALONE, TOUCH_ALONE
 from .storage import MOST_PURGE_SCANS, MOST_SCANS, SCAN_COUNT, Command, RedisStorage
@@ -92,7 +93,7 @@ class ClusterStorage(RedisStorage):
         """As of one server; `next` is a `Position`."""
         position, ids = Position.parse(after), list[str]()
         if after is None:
-            position.began = [node.replication for _, node in await self._primaries()]
+            position.began = [Whole.noted(told) for _, told in await self._primaries()]
         match = self._key("?" * ID_LENGTH, escape=True)
         for _ in range(MOST_SCANS):
             if not position.left or (ids := redis_answers.ids_of_keys(await self._step(position, match, limit))):
@@ -140,10 +141,14 @@ class ClusterStorage(RedisStorage):
             user_key = self._user_key(user_id)
             members = await self._ask_one(("ZRANGE", user_key, 0, 0), redis_answers.members)
             node = await self.commands.node_of(user_key)
-            stats = await self.commands.at(node, "INFO", "stats")
-            replication = await self.commands.at(node, "INFO", "replication")
-            whole = (await self._ask_one(("GET", self._key("index")), redis_answers.value) or b"").decode().split()
-            return stats["evicted_keys"] != 0 or not members or replication["master_replid"] not in whole
+            info = await self.commands.at(node, "INFO")
+            if not members or info["evicted_keys"] != 0:
+                return True
+            told = Node.told(await self.commands.at(node, "CLUSTER NODES"), info)
+            whole = Whole(await self._ask_one(("GET", self._key("index")), redis_answers.value))
+            if whole.has_stayed(self.client.keyslot(user_key), told):
+                return False
+            return not whole.was_nowhere_else(told, [each for _, each in await self._primaries()])
         return True
 
     async def aclose(self) -> None:
@@ -204,7 +209,7 @@ class ClusterStorage(RedisStorage):
                 primaries = await self._primaries()
                 sizes = [await self.commands.at(node, "DBSIZE") for node, _ in primaries]
                 if not any(sizes):
-                    whole = " ".join(told.replication for _, told in primaries)
+                    whole = " ".join(Whole.noted(told) for _, told in primaries)
                     await self._send(("SET", self._key("index"), whole, "NX"), redis_answers.was_set)
         self._is_marked = True
 
@@ -222,20 +227,37 @@ class ClusterStorage(RedisStorage):
         return seconds * 1000 + microseconds // 1000
 
     async def _step(self, position: Position, match: str, count: int) -> list[bytes]:
-        """The keys of the next page of a SCAN. Raises `EngineUnavailable` while slots are moved for too long."""
+        """The keys of the next page of a SCAN. Raises `EngineUnavailable` where slots are nowhere for too long."""
         for _ in range(STANDSTILL):
-            node = await self.commands.node_at(position.address, min(position.left))
-            told = await self._told(node)
-            position.at(node.name, told)
-            if position.slots - position.done:
-                answer = await self.commands.at(node, "SCAN", position.cursor, "MATCH", match, "COUNT", count)
-                position.cursor, keys = redis_answers.cursor_and_keys(answer)
-                if not position.cursor:
-                    position.end(await self._told(node))
-                return keys
-            position.end(told)  # what is left of its slots is being handed over, or has been
+            if found := await self._next(position):
+                node, told = found
+                position.at(node.name, told)
+                if position.slots - position.done:
+                    answer = await self.commands.at(node, "SCAN", position.cursor, "MATCH", match, "COUNT", count)
+                    position.cursor, keys = redis_answers.cursor_and_keys(answer)
+                    if not position.cursor:
+                        position.end(await self._told(node))
+                    return keys
+                position.end(told)  # what was left there has gone elsewhere
             await self.commands.look_again()
-        raise EngineUnavailable("Redis: slots are moved from node to node without an end.")
+        raise EngineUnavailable(f"Redis: all keys were gone over but those of slots {self._stuck(position)}.")
+
+    async def _next(self, position: Position) -> tuple[Any, Node] | None:
+        """The node to go on at. What is on its way comes last, at its target; none while that does not take it."""
+        if position.address and (node := self.client.get_node(node_name=position.address)):
+            return node, await self._told(node)
+        slot = min(position.left - position.halves.keys() or position.left)
+        told = await self._told(node := await self.commands.node_of_slot(slot))
+        if (id := position.halves.get(slot)) is None or told.leaving.get(slot) != id or id not in told.addresses:
+            position.halves.pop(slot, None)
+            return node, told
+        target = await self.commands.node_named(*told.addresses[id])
+        its = await self._told(target)
+        return (target, its) if slot in its.slots | its.arriving else None
+
+    def _stuck(self, position: Position) -> str:
+        to = {f"{slot} (not taken by node {id})" for slot, id in position.halves.items()}
+        return ", ".join(sorted(to)) or ranges(position.left)
 
     # Slots
 

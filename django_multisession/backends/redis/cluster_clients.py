@@ -32,8 +32,15 @@ def asynchronous(client: RedisCluster) -> Any:
         startup_nodes=nodes,
         ssl=bool(options.get("ssl")) or issubclass(options.get("connection_class", object), redis.SSLConnection),
         address_remap=client.nodes_manager.address_remap,
+        reinitialize_steps=client.reinitialize_steps,
         **{name: value for name, value in options.items() if name in accepted - {"ssl"}},
     )
+
+
+def heed_announced_addresses(client: RedisCluster) -> None:
+    """redis-py takes the address that MOVED names as it is. What CLUSTER SLOTS says it remaps: so that is asked for."""
+    if client.nodes_manager.address_remap:
+        client.reinitialize_steps = 1
 
 
 def problem(error: Exception) -> Exception:

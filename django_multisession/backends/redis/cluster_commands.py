@@ -6,12 +6,13 @@ a redirection: so what must not come twice does not.
 
 import time
 from asyncio import sleep
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import redis
 import redis.asyncio
+import redis.cluster
 from redis.asyncio.cluster import PipelineCommand
 from redis.exceptions import AskError, ClusterError, RedisClusterException, TryAgainError
 
@@ -48,23 +49,25 @@ class ClusterCommands:
 
     async def all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """The answers to many, errors among them, which may come twice."""
+        pipeline = self.client.pipeline()
+        for command in commands:
+            pipeline.execute_command(*command)
         try:
-            pipeline = self.client.pipeline()
-            for command in commands:
-                pipeline.execute_command(*command)
-            answers = await settle(pipeline.execute(raise_on_error=False))
-            return [
-                await self._send(command) if _is_redirection(answer) else answer
-                for command, answer in zip(commands, answers, strict=True)
-            ]
-        except RedisClusterException as error:
-            raise redis.ConnectionError(str(error)) from error
+            with errors_of_connections():
+                answers = await settle(pipeline.execute(raise_on_error=False))
+        except Unknown as error:
+            answers = [error] * len(commands)
+        return [
+            await self._send(command) if _is_redirection(answer) else answer
+            for command, answer in zip(commands, answers, strict=True)
+        ]
 
     async def at(self, node: Any, *command: Any) -> Any:
         """The answer of that very node; SCAN's is its cursor and keys. Raises `EngineUnavailable`."""
         try:
-            answer = await settle(self.client.execute_command(*command, target_nodes=node))
-        except (redis.RedisError, RedisClusterException, OSError) as error:
+            with errors_of_connections():
+                answer = await settle(self.client.execute_command(*command, target_nodes=node))
+        except (redis.RedisError, OSError) as error:
             raise EngineUnavailable(f"Redis: {error}") from error
         if command[0] == "SCAN":
             cursors, keys = answer
@@ -77,13 +80,26 @@ class ClusterCommands:
 
     async def node_of(self, key: str) -> Any:
         await self._know_nodes()
-        return self.client.get_node_from_key(key)
+        with errors_of_connections():
+            return self.client.get_node_from_key(key)
 
-    async def node_at(self, address: str, slot: int) -> Any:
-        """The node of that name, else the one that has the slot."""
+    async def node_of_slot(self, slot: int) -> Any:
+        """Raises `EngineUnavailable` where nobody has it."""
         await self._know_nodes()
-        found = self.client.get_node(node_name=address) if address else None
-        return found or self.client.nodes_manager.get_node_from_slot(slot)
+        try:
+            return self.client.nodes_manager.get_node_from_slot(slot)
+        except RedisClusterException as error:
+            raise EngineUnavailable(f"Redis: {error}") from error
+
+    async def node_named(self, host: str, port: int) -> Any:
+        """The node that others know by this address. One without a slot is none that redis-py has been told of."""
+        nodes = self.client.nodes_manager
+        host, port = nodes.remap_host_port(host, port)
+        if found := self.client.get_node(host, port):
+            return found
+        kind: Any = redis.asyncio.cluster.ClusterNode if self._waits else redis.cluster.ClusterNode
+        node = kind(host, port, redis.cluster.PRIMARY, **(self.client.connection_kwargs if self._waits else {}))
+        return nodes.nodes_cache.setdefault(node.name, node)
 
     async def look_again(self) -> None:
         """Ask where the slots are, after a moment."""
@@ -95,13 +111,17 @@ class ClusterCommands:
             await settle(self.client.nodes_manager.initialize())
 
     async def refresh(self) -> None:
-        """Use no connection any more that is idle now."""
+        """Use no connection any more that is idle now.
+
+        redis-py's `disconnect_free_connections()` waits while they are closed, so that other tasks take them meanwhile.
+        """
         for node in self.client.get_nodes():
             if not self._waits:
                 if connection := node.redis_connection:
                     connection.connection_pool.disconnect(inuse_connections=False)
-            elif hasattr(node, "disconnect_free_connections"):  # not in redis-py before 7
-                await node.disconnect_free_connections()
+                continue
+            for connection in tuple(getattr(node, "_free", ())):
+                await connection.disconnect(nowait=True)
 
     async def together(self, commands: Sequence[tuple[Any, ...]], once: bool = True) -> list[Any]:
         """The answers to a command and what is to follow it over the same connection, errors among them.
@@ -112,7 +132,8 @@ class ClusterCommands:
         try:
             for _ in range(REDIRECTIONS):
                 answers = await self._at_once(await self.node_of(_key_of(commands[0])), commands)
-                if type(answers[0]) is AskError and (there := self._node_named_by(answers[0])):
+                if type(answers[0]) is AskError:
+                    there = await self.node_named(answers[0].host, answers[0].port)
                     answers = (await self._at_once(there, [("ASKING",), *commands]))[1:]
                 if not isinstance(answers[0], REDIRECTING):
                     return answers
@@ -120,35 +141,30 @@ class ClusterCommands:
         except (redis.ConnectionError, redis.TimeoutError):
             await self.look_again()
             raise
-        except RedisClusterException as error:
-            raise redis.ConnectionError(str(error)) from error
         raise redis.ConnectionError("Slots are moved from node to node without an end.")
 
     async def _at_once(self, node: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        if self._waits:
-            sent = [PipelineCommand(position, *command) for position, command in enumerate(commands)]
-            await node.execute_pipeline(sent)
-            answers = [each.result for each in sent]
-        else:
-            pipeline = self.client.get_redis_connection(node).pipeline(transaction=False)
-            for command in commands:
-                pipeline.execute_command(*command)
-            answers = pipeline.execute(raise_on_error=False)
-        if isinstance(answers[0], redis.ConnectionError | redis.TimeoutError):
-            raise answers[0]
-        return answers
-
-    def _node_named_by(self, error: AskError) -> Any:
-        address = self.client.nodes_manager.remap_host_port(error.host, error.port)
-        return self.client.get_node(*address)
+        with errors_of_connections():
+            if self._waits:
+                sent = [PipelineCommand(position, *command) for position, command in enumerate(commands)]
+                await node.execute_pipeline(sent)
+                answers = [each.result for each in sent]
+            else:
+                pipeline = self.client.get_redis_connection(node).pipeline(transaction=False)
+                for command in commands:
+                    pipeline.execute_command(*command)
+                answers = pipeline.execute(raise_on_error=False)
+            for answer in answers:
+                if isinstance(answer, redis.ConnectionError | redis.TimeoutError | AttributeError):
+                    raise answer
+            return answers
 
     async def _send(self, command: tuple[Any, ...]) -> Any:
         try:
             node = await self.node_of(_key_of(command))
-            return await settle(self.client.execute_command(*command, target_nodes=node))
-        except RedisClusterException as error:
-            raise redis.ConnectionError(str(error)) from error
-        except ClusterError as error:
+            with errors_of_connections():
+                return await settle(self.client.execute_command(*command, target_nodes=node))
+        except (ClusterError, Unknown) as error:
             if not _is_redirection(error):
                 raise
         [answer] = await self.together([command])
@@ -158,7 +174,8 @@ class ClusterCommands:
 
     async def _know_nodes(self) -> None:
         if self._waits:
-            await self.client.initialize()
+            with errors_of_connections():
+                await self.client.initialize()
 
 
 def _key_of(command: tuple[Any, ...]) -> Any:
@@ -166,4 +183,23 @@ def _key_of(command: tuple[Any, ...]) -> Any:
 
 
 def _is_redirection(answer: Any) -> bool:
-    return isinstance(answer, ClusterError) and "TTL exhausted" in str(answer)
+    """One that redis-py gives up: nothing is done."""
+    return isinstance(answer, Unknown) or (isinstance(answer, ClusterError) and "TTL exhausted" in str(answer))
+
+
+class Unknown(redis.ConnectionError):
+    """ASK names a node that redis-py does not know, and falls over."""
+
+
+@contextmanager
+def errors_of_connections() -> Iterator[None]:
+    """What redis-py raises beside `RedisError`: of a connection, too, that another task has closed meanwhile."""
+    try:
+        yield
+    except RedisClusterException as error:
+        raise redis.ConnectionError(str(error)) from error
+    except AttributeError as error:
+        if error.obj is not None:
+            raise
+        is_unknown = error.name in ("redis_connection", "execute_command", "connection_kwargs")  # of no node
+        raise (Unknown if is_unknown else redis.ConnectionError)(str(error)) from error

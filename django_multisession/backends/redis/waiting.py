@@ -12,7 +12,7 @@ import redis
 
 from ...conf import conf
 from ...exceptions import EngineUnavailable
-from .failures import MISREAD, Lost
+from .failures import MISREAD, Impossible, Lost
 
 SHARE = 500  # milliseconds of each second of MULTISESSION_TIMEOUT: the socket gives up after the whole
 
@@ -26,19 +26,26 @@ class NotReplicated(EngineUnavailable):
 
 async def execute(commands: Any, command: tuple[Any, ...], meaning: Callable[[Any], Any], once: bool) -> Any:
     """As `commands.execute()`. Raises `NotReplicated`."""
-    wait = "WAIT", conf.REDIS_WAIT, int(conf.TIMEOUT * SHARE)
     try:
-        answer, reached = await commands.together([command, wait], once)
-        if isinstance(answer, Exception):
-            raise answer
-        found = meaning(answer)
-    except (redis.ConnectionError, *MISREAD) as error:
+        return await _replicated(commands, command, meaning, once)
+    except (redis.ConnectionError, Impossible, *MISREAD) as error:
         await commands.refresh()
         if once:
             raise Lost from error
-        raise redis.ConnectionError(str(error)) from error
-    if isinstance(reached, Exception):
-        raise reached
+    try:
+        return await _replicated(commands, command, meaning, once)
+    except MISREAD as error:
+        raise Impossible from error
+
+
+async def _replicated(commands: Any, command: tuple[Any, ...], meaning: Callable[[Any], Any], once: bool) -> Any:
+    wait = "WAIT", conf.REDIS_WAIT, int(conf.TIMEOUT * SHARE)
+    answer, reached = await commands.together([command, wait], once)
+    if isinstance(answer, Exception):
+        raise answer
+    found = meaning(answer)
+    if isinstance(reached, Exception) and _has_written(answer):  # WAIT was refused
+        raise NotReplicated from reached
     if _has_written(answer) and reached < conf.REDIS_WAIT:
         raise NotReplicated
     return found

@@ -140,11 +140,11 @@ def test_sentinel(face, tmp_path):
 class Sentinel:
     """A Sentinel that has found its primary."""
 
-    def __init__(self, configuration: Any, port: int) -> None:
-        self.configuration, self.port = configuration, port
+    def __init__(self, configuration: Any, port: int, program: Any = None) -> None:
+        self.configuration, self.port, self.program = configuration, port, program or get_binary_path()
 
     def __enter__(self) -> None:
-        command = [str(get_binary_path()), str(self.configuration), "--sentinel"]
+        command = [str(self.program), str(self.configuration), "--sentinel"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with redis.Redis(port=self.port) as client:
             deadline = time.monotonic() + 20

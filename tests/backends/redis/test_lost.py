@@ -15,7 +15,7 @@ from django_multisession.testing.stored import a_record, saved, stored
 
 from ...proxies import Proxy
 
-MANY = 200
+MANY = 50
 
 
 @pytest.fixture
@@ -174,6 +174,37 @@ def test_a_server_that_loses_all_is_an_outage(verbs, proxy):
         verbs.insert(a_record("b" * 64))
     with pytest.raises(EngineUnavailable):
         verbs.remove([record.id])
+
+
+@pytest.fixture(params=["both answers", "that of WAIT"])
+def lost_behind(request: Any, proxy: Proxy) -> Iterator[Proxy]:
+    """The answers to a write and to the WAIT behind it, which none of the server's replicas can answer, having none."""
+    proxy.lose_answer = lambda request: b"\r\nWAIT\r\n" in request
+    proxy.lose_rest = request.param == "that of WAIT"
+    with override_settings(MULTISESSION_REDIS_WAIT=1):
+        yield proxy
+
+
+@pytest.mark.parametrize("user_id", [None, "9"])
+def test_a_session_of_which_nobody_knows_whether_it_lasts_is_removed_again(verbs, lost_behind, user_id):
+    """The browser will not learn of it."""
+    with pytest.raises(EngineUnavailable, match="not on 1 replicas"):
+        verbs.insert(record := a_record(user_id=user_id))
+    assert lost_behind.lost == 1
+    assert verbs.read(record.id) is None
+
+
+def test_a_save_stays_and_a_removal_is_done_though_nobody_knows_whether_they_last(verbs, lost_behind):
+    with override_settings(MULTISESSION_REDIS_WAIT=0):
+        verbs.insert(record := a_record())
+    changed = dataclasses.replace(record, version=2, payload=b"changed")
+    with pytest.raises(EngineUnavailable, match="not on 1 replicas"):
+        verbs.replace(changed)
+    assert verbs.read(record.id) == changed
+    with pytest.raises(EngineUnavailable, match="not on 1 replicas"):
+        verbs.remove([record.id])
+    assert lost_behind.lost == 2
+    assert verbs.read(record.id) is None
 
 
 LINES = [b"+unasked\r\n", b":1\r\n", b"$7\r\nunasked\r\n", b"*0\r\n"]

