@@ -30,7 +30,7 @@ KINDS: dict[str, Any] = {
     "PostgreSQL": lambda: PostgresServer("-c", "shared_buffers=512MB", "-c", "max_wal_size=4GB"),
     "MongoDB": MongoDBServer,
 }
-PARTS = {"sizes": list(KINDS), "load": list(KINDS), "growth": ["Redis", "PostgreSQL"]}
+PARTS = {"sizes": list(KINDS), "load": list(KINDS), "growth": list(KINDS)}
 USUAL = {
     "bytes": [200, 600, 2048, 16384],
     "sized": 2000,
