@@ -24,6 +24,7 @@ from django_multisession.twins import run_sync
 SIZE = 600  # bytes as JSON
 USUAL = 10  # sessions of a user
 EXPIRED = 1000
+PURGE = "purge of 1,000 expired"
 CALLS = 50
 SLOW = 5  # calls of what takes long
 ROUNDS = 8  # over the users
@@ -110,7 +111,8 @@ def of_store(keys: list[str], admin: Client) -> dict[str, float]:
         "list of a user's ten": quickest(CALLS, lambda: user_sessions.sessions_of(next(users))),
         "revoke a user's ten": quickest(SLOW, lambda: user_sessions.revoke_all(user), ten),
         "scan, a page of 500": quickest(SLOW, lambda: run_sync(storage.scan(None, 500))),
-        "purge of 1,000 expired": quickest(SLOW, lambda: purge(grace=0), expired),
+        # SecantusDB reads the whole collection for each document that is to be removed if it has expired.
+        **({} if engine.kind() == "mongodb" else {PURGE: quickest(SLOW, lambda: purge(grace=0), expired)}),
         "statistics of all": quickest(calls, collect),
         "admin overview": quickest(SLOW, lambda: shown(admin, "changelist")),
     }

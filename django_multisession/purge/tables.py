@@ -14,8 +14,8 @@ from django.utils import timezone
 
 from ..exceptions import InvalidOption
 
-# With "+", by no column, as SQLite sees it: of two bounds on one side it takes one for the index, whichever, and by this
-# one a purge would read all rows that live.
+# With "+", by no column, as SQLite sees it. Of two bounds on one side it takes either for the index, and by this one a
+# purge would read all rows that live.
 IS_NUMBER = f"+expires_at BETWEEN {1 - 2**63} AND {2**63 - 1}"
 
 

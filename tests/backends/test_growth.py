@@ -215,7 +215,8 @@ def test_with_the_store(Store, engine_name, fill, work_of, admin, monkeypatch):
     monkeypatch.setattr(statistics, "PAGE", 20)
     monkeypatch.setattr(session_charts, "MOST_SESSIONS", STORE // 2)
     monkeypatch.setattr(session_charts, "MOST_SECONDS", 60)
-    in_sql = engine_name not in ("redis", "mongodb")
+    # PostgreSQL looks at a batch again by its ids or, while that is cheaper, at all rows up to it.
+    walked = engine_name not in ("redis", "mongodb", "postgres")
     through_all = {"statistics"} | ({"purge"} if engine_name == "redis" else {"purge of the idle"})
 
     def verbs() -> Work:
@@ -230,11 +231,11 @@ def test_with_the_store(Store, engine_name, fill, work_of, admin, monkeypatch):
             "overview": work_of(lambda: shown(admin, "changelist")),
             "statistics": work_of(statistics.collect),
             "purge": work_of(lambda: purge(batch_size=10, pause=0)),
-            **({"purge of the idle": work_of(idle)} if in_sql else {}),
+            **({"purge of the idle": work_of(idle)} if walked else {}),
         }
 
     def idle() -> None:
-        purge(older_than="1d", batch_size=10, pause=0)
+        purge(older_than="1d", batch_size=25, pause=0)
 
     fill(range(100, 100 + STORE // 5), 5)
     before = verbs()
