@@ -212,7 +212,7 @@ def shown(admin: Client, page: str, *arguments: str) -> None:
 
 
 def test_with_the_store(Store, engine_name, fill, work_of, admin, monkeypatch):
-    monkeypatch.setattr(statistics, "PAGE", 20)
+    monkeypatch.setattr(statistics, "PAGE", 50)
     monkeypatch.setattr(session_charts, "MOST_SESSIONS", STORE // 2)
     monkeypatch.setattr(session_charts, "MOST_SECONDS", 60)
     # PostgreSQL looks at a batch again by its ids or, while that is cheaper, at all rows up to it.
