@@ -65,7 +65,7 @@ class Connections(Generic[S]):
 
     def _reset(self) -> None:
         self._sync: S | None = None
-        self._aside: S | None = None  # open, but what the store is called has changed
+        self._aside: S | None = None  # open, but its name has changed, or no test has used it yet
         self._failure: EngineUnavailable | None = None  # the last one to open it
         self._mark = object()  # what loops keep under an older one is forgotten
 
@@ -78,7 +78,7 @@ class Connections(Generic[S]):
                 if (storage := self._sync) is None and self._failure is not known:
                     raise EngineUnavailable(str(self._failure))
                 if storage is None:
-                    self._sync = storage = self._opened()
+                    storage = self._opened()
         return storage
 
     @property
@@ -87,13 +87,17 @@ class Connections(Generic[S]):
         return self._sync or self._aside
 
     def _opened(self) -> S:
-        if self._names:
+        is_used = self._names is None or not test_runs.is_looked_at()
+        if self._names and is_used:
             test_runs.warn_of_own(self._names())
         try:
-            return self._aside or self._open_sync()
+            storage = self._aside or self._open_sync()
         except EngineUnavailable as error:
             self._failure = EngineUnavailable(str(error))  # which holds no frames
             raise
+        # Aside, its first use by a test is still to come, and is warned of then.
+        self._sync, self._aside = (storage, self._aside) if is_used else (None, storage)
+        return storage
 
     def running(self) -> S:
         """The running event loop's storage. Raises `RuntimeError` where none runs."""

@@ -70,7 +70,7 @@ class SessionNotSerializable(MultisessionError, TypeError):
 
 
 class SessionEnded(MultisessionError, UpdateError, SessionInterrupted):
-    """The session is gone, or is another user's by now: someone has logged out, or in, meanwhile. Nothing was saved.
+    """The session is gone, or is another user's by now: someone has signed out, or in, meanwhile. Nothing was saved.
 
     Django's middleware answers 400 to an `UpdateError` at the end of a request; `SessionInterrupted` makes it answer
     the same to one that a view raises.
@@ -138,7 +138,7 @@ def driver_missing(error: ImportError, extra: str, **needed: str) -> ImproperlyC
     versions = [f"{module} {version} or newer ({_installed(module)})" for module, version in needed.items()]
     return ImproperlyConfigured(
         f"This session engine cannot be imported: {error}. It needs {' and '.join(versions)}: "
-        f"pip install django-multisession[{extra}]."
+        f"pip install 'django-multisession[{extra}]'."
     )
 
 

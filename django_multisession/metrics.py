@@ -56,7 +56,7 @@ def start() -> None:
     try:
         meter = import_module(API).get_meter(NAME)
     except ImportError as error:
-        raise ImproperlyConfigured("Metrics need OpenTelemetry: pip install django-multisession[metrics]") from error
+        raise ImproperlyConfigured("Metrics need OpenTelemetry: pip install 'django-multisession[metrics]'") from error
     counters = {name: meter.create_counter(f"{NAME}.{name}") for name in COUNTERS}
     durations = meter.create_histogram(f"{NAME}.storage.duration", unit="s")
     for storage in _storage_classes():

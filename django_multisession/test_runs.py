@@ -5,6 +5,8 @@ import sys
 import warnings
 from collections.abc import Iterable
 
+# The modules of Django's that run checks and what follows `migrate`.
+BEFORE_TESTS = "django.core.checks.registry", "django.core.management.sql"
 OF_TESTS = re.compile(r"(?<![a-z])tests?(?![a-z])", re.IGNORECASE)
 
 
@@ -19,6 +21,14 @@ def is_running() -> bool:
     """
     state = getattr(sys.modules.get("django.test.utils"), "_TestState", None)
     return hasattr(state, "saved_data")
+
+
+def is_looked_at() -> bool:
+    """Whether Django looks at the store while it prepares a run of tests: that is no use of it by a test."""
+    frame = sys._getframe() if is_running() else None
+    while frame and frame.f_globals.get("__name__") not in BEFORE_TESTS:
+        frame = frame.f_back
+    return frame is not None
 
 
 def warn_of_own(names: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 pytest_plugins = ["django_multisession.testing.fixtures"]
 
 
+import django_multisession
 from django_multisession.backends import redis
 
 from . import servers
@@ -45,8 +47,13 @@ CACHED = {  # an engine made of two, by the database
 }
 
 
+PACKAGE = Path(django_multisession.__file__).parent
+if PACKAGE.parent != Path(__file__).parent.parent and "site-packages" not in PACKAGE.parts:
+    raise pytest.UsageError(f"{PACKAGE}, of another checkout, would be tested. Run these tests from another folder.")
+
+
 def pytest_report_header() -> list[str]:
-    return [f"not installed, so not collected: {name}" for name in collect_ignore]
+    return [f"django_multisession: {PACKAGE}"] + [f"not installed, so not collected: {name}" for name in collect_ignore]
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,11 +27,5 @@ def copy(target: Path) -> None:
             shutil.copy(source, target / name)
 
 
-def installed() -> bool:
-    spec = find_spec("django_multisession")
-    return spec is not None and "site-packages" in Path(spec.origin or "").parts
-
-
 if __name__ == "__main__":
     copy(Path(sys.argv[1]))
-    sys.exit(None if installed() else "django_multisession is not installed as a wheel")

@@ -24,9 +24,13 @@ class Site:
         self.settings.write_text("\n".join([self.settings.read_text(), *lines, ""]))
 
     def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+        return self.python("manage.py", *arguments)
+
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        of_this_run = "DJANGO_SETTINGS_MODULE", "PYTEST_"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(of_this_run)}
         return subprocess.run(
-            [sys.executable, "manage.py", *arguments],
+            [sys.executable, *arguments],
             cwd=self.directory,
             env={**environment, "PYTHONPATH": str(ROOT)},
             capture_output=True,

@@ -5,6 +5,7 @@ The servers' addresses are the test's, and nothing else is changed.
 
 import os
 import re
+import runpy
 import socket
 import subprocess
 import sys
@@ -16,12 +17,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from django.core.management import call_command
 
 from . import servers
 from .test_docs import DOCS, ROOT, blocks
 
 README = ROOT / "README.md"
 QUICKSTART = DOCS / "quickstart.md"
+INSTALL = DOCS / "install.md"
 PASSWORD = "open-sesame-7"
 
 
@@ -156,6 +159,30 @@ def test_the_readme_has_each_engine_that_ships() -> None:
     assert set(ENGINES) == {"redis", "mongodb", "db", "cached_db"}
 
 
+TO_INSTALL = {engine_of(code): code for code in pasted(INSTALL, "settings.py") if "SESSION_ENGINE" in code}
+
+
+def test_install_has_each_engine_that_ships() -> None:
+    assert set(TO_INSTALL) == {*ENGINES, "memory"}
+    assert pasted(INSTALL, "urls.py") == pasted(QUICKSTART, "urls.py")
+
+
+@pytest.mark.parametrize("engine", TO_INSTALL)
+def test_what_is_pasted_leaves_djangos_settings_whole(tmp_path: Path, engine: str) -> None:
+    """By install.md and then by the engine's own page: an app that is there twice keeps Django from starting."""
+    call_command("startproject", "mysite", str(tmp_path))
+    settings = tmp_path / "mysite" / "settings.py"
+    before = runpy.run_path(str(settings))
+    page = DOCS / f"{engine.replace('_', '-')}.md"
+    parts = settings.read_text(), pasted(INSTALL, "settings.py")[0], TO_INSTALL[engine], blocks(page, "python")[0]
+    settings.write_text("\n".join(parts))
+    after = runpy.run_path(str(settings))
+    assert after["INSTALLED_APPS"] == [*before["INSTALLED_APPS"], "django_multisession"]
+    assert after["SESSION_ENGINE"] == f"django_multisession.backends.{engine}"
+    ours = "django_multisession.middleware.SessionMiddleware"
+    assert after["MIDDLEWARE"] == [ours if ".sessions." in name else name for name in before["MIDDLEWARE"]]
+
+
 @pytest.mark.slow
 def test_an_existing_site_moves_as_the_readme_says(fresh: Fresh) -> None:
     """Signed in with Django's engine before, still signed in after each deploy."""
@@ -183,6 +210,6 @@ def is_signed_in(fresh: Fresh, before: httpx.Client) -> bool:
 
 def test_the_addresses_are_those_of_the_package() -> None:
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"].values()
-    for page in (README, QUICKSTART, ROOT / "SECURITY.md", DOCS / "install.md"):
+    for page in (README, QUICKSTART, ROOT / "SECURITY.md", INSTALL):
         for url in re.findall(r"https://[\w.-]*\.example\b[^\s)`\]\"']*", page.read_text()):
             assert url.rstrip(".,") in known, (page.name, url)

@@ -246,9 +246,9 @@ except django.core.exceptions.ImproperlyConfigured as error:
     print(error)
 """
     message = fresh(code, blocked=drivers)
-    assert f"pip install django-multisession[{name}]" in message
+    assert f"pip install 'django-multisession[{name}]'" in message
     assert drivers in message
-    extras = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for requirement in extras[name]:
         driver, _, version = requirement.partition(">=")
         found = f"{driver.replace('-', '_')} {version} or newer" in message

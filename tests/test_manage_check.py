@@ -69,3 +69,14 @@ def test_without_the_app_the_sql_engine_says_so_at_its_first_use(tmp_path: Path)
         "Add 'django_multisession' to INSTALLED_APPS and run: manage.py migrate"
         in site.manage("shell", "-c", code).stderr
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("tracked", "numbers"), [(False, "W042"), ("anonymize", "W041")])
+def test_what_the_page_will_look_like(tmp_path: Path, tracked: object, numbers: str) -> None:
+    site = Site(tmp_path, **engine("db", MULTISESSION_TRACK_CLIENT=tracked))
+    site.write("import sys", "sys.modules['ua_parser'] = None  # as if it were not installed")
+    with (tmp_path / "mysite" / "urls.py").open("a") as urls:
+        urls.write("from django.urls import include\n")
+        urls.write("urlpatterns += [path('sessions/', include('django_multisession.urls'))]\n")
+    assert site.check() == numbers

@@ -1,9 +1,11 @@
 """The package as it would be released: it is built, its metadata are checked, and what is in it is looked through."""
 
+import re
 import subprocess
 import sys
 import tarfile
 import zipfile
+from email import message_from_bytes
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,10 +13,13 @@ import pytest
 
 from django_multisession import __version__
 
+from .test_docs import slug
+
 ROOT = Path(__file__).parents[1]
 NAME = f"django_multisession-{__version__}"
 INFO = f"{NAME}.dist-info"
 AT_THE_TOP = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "pyproject.toml", "tox.ini"}
+AT_THE_TOP |= {"hatch_build.py"}
 FOLDERS = {"django_multisession", "tests", "docs", "example_project", "benchmarks"}
 LEFTOVERS = ("__pycache__", ".pyc", "sqlite3", "/var/", ".env")
 
@@ -80,6 +85,32 @@ def test_the_urls_and_the_version_are_told(wheel: zipfile.ZipFile) -> None:
     assert f"\nVersion: {__version__}\n" in metadata
     for label in ("Documentation", "Source", "Issues", "Changelog"):
         assert f"\nProject-URL: {label}, https://" in metadata
+
+
+def test_the_links_of_the_description_lead_to_pages_that_are_published(wheel: zipfile.ZipFile) -> None:
+    """An index shows it without the files beside it: neither links nor pictures may be relative."""
+    metadata = message_from_bytes(wheel.read(f"{INFO}/METADATA"))
+    [site] = [value.split(", ")[1] for value in metadata.get_all("Project-URL") if value.startswith("Documentation, ")]
+    links = re.findall(r"\]\(([^)\s]+)\)", str(metadata.get_payload()))
+    assert len(links) >= 20
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+    ours = {link.removeprefix(site) for link in links if link.startswith(site)}
+    assert {link.partition("#")[0] for link in ours} <= published()
+    for link in ours:
+        page, _, anchor = link.partition("#")
+        assert not anchor or anchor in anchors(page), link
+
+
+def published() -> set[str]:
+    """What Sphinx makes: a page of each, and a copy of each picture that a page shows."""
+    pages = [*(ROOT / "docs").glob("*.md")]
+    pictures = {name for page in pages for name in re.findall(r"\(images/([^)]+)\)", page.read_text())}
+    return {f"{page.stem}.html" for page in pages} | {f"_images/{name}" for name in pictures}
+
+
+def anchors(page: str) -> set[str]:
+    text = (ROOT / "docs" / page.replace(".html", ".md")).read_text()
+    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
 
 
 def test_the_sdist_has_what_it_takes_to_test_it(sdist: list[str]) -> None:

@@ -19,7 +19,7 @@ from ..twins import SYNC, Face
 from ..user_sessions import devices, lifecycle, rotation
 
 USER_ID_LENGTH = 255  # characters: a user id is an indexed column in SQL, and a part of a key's name in Redis
-GONE = "The session was deleted by another request: the user may have logged out."
+GONE = "The session was deleted by another request: the user may have signed out."
 AGAIN = "again"  # what a draft of change() does on a conflict
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 

@@ -5,7 +5,7 @@ Always, without any I/O::
     E001  a MULTISESSION_* setting of an unknown name
     W040  MULTISESSION_* settings, but SESSION_ENGINE is one of Django's
     W041  clients are tracked, but ua-parser is missing: the pages show whole headers
-    W042  the page of a user's sessions is used, but clients are not tracked, nor was that decided
+    W042  the page of a user's sessions is used, but clients are not tracked: it can name no browser
     W043  MULTISESSION_ON_CLIENT_CHANGE without what it compares, or without the package's middleware
     E003  SESSION_ENGINE names a module of this package that cannot be imported (misspelled, or its driver is missing)
     E004  a setting of a wrong type or range
@@ -108,7 +108,8 @@ def _suggestion(name: str) -> str:
 @check("E003", *EVERY_SITE)
 def engine_not_importable() -> Problems:
     if error := engine.import_error():
-        yield f"SESSION_ENGINE cannot be imported: {error}", f"There are: {engine.BACKENDS}redis, .mongodb and .db."
+        there_are = f"There are: {engine.BACKENDS}redis, .mongodb, .db, .cached_db and .memory."
+        yield f"SESSION_ENGINE cannot be imported: {error}", there_are
 
 
 def is_whole(value: object, least: int) -> bool:
@@ -211,7 +212,7 @@ def unusable_encryption_keys() -> Problems:
 @check("E006", *EVERY_ENGINE)
 def cryptography_missing() -> Problems:
     if conf.ENCRYPTION_KEYS and find_spec("cryptography") is None:
-        yield "MULTISESSION_ENCRYPTION_KEYS needs cryptography.", "pip install django-multisession[encryption]"
+        yield "MULTISESSION_ENCRYPTION_KEYS needs cryptography.", "pip install 'django-multisession[encryption]'"
 
 
 @check("W004", *EVERY_ENGINE, tags=[checks.Tags.security], deploy=True)

@@ -76,15 +76,15 @@ def devices_without_names() -> Problems:
         message = (
             "Without ua-parser the pages show whole User-Agent headers, as 'Mozilla/5.0 (X11; Linux ...', and no names."
         )
-        yield message, "pip install django-multisession[devices]"
+        yield message, "pip install 'django-multisession[devices]'"
 
 
 @check("W042", *EVERY_ENGINE)
 def page_without_devices() -> Problems:
-    is_decided = settings.is_overridden("MULTISESSION_TRACK_CLIENT")  # type: ignore[misc]
-    if not conf.TRACK_CLIENT and not is_decided and _has_the_page():
+    if not conf.TRACK_CLIENT and _has_the_page():
         message = "The page of a user's sessions shows 'Browser not recorded' and no IP address for each of them."
-        yield message, "Set MULTISESSION_TRACK_CLIENT to True or 'anonymize', or to False if that is what you want."
+        otherwise = "If nothing is to be recorded, add 'django_multisession.W042' to SILENCED_SYSTEM_CHECKS."
+        yield message, f"Set MULTISESSION_TRACK_CLIENT to True or 'anonymize'. {otherwise}"
 
 
 def _has_the_page() -> bool:

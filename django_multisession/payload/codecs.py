@@ -283,7 +283,7 @@ def _unseal(payload: bytes, record_id: str) -> tuple[bytes, bool]:
 def _cipher(key: bytes, record_id: str) -> Any:
     """A cipher of the record's own: random nonces then collide by saves of one session, not of the whole site."""
     if AESGCM is None:
-        raise ImproperlyConfigured("MULTISESSION_ENCRYPTION_KEYS needs: pip install django-multisession[encryption].")
+        raise ImproperlyConfigured("MULTISESSION_ENCRYPTION_KEYS needs: pip install 'django-multisession[encryption]'.")
     return AESGCM(hmac.digest(key, b"django_multisession.codecs.seal\0" + record_id.encode(), "sha256"))
 
 

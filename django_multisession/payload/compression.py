@@ -66,5 +66,5 @@ def decompress(how: int, body: bytes) -> bytes:
     if how == ZLIB:
         return zlib.decompress(body)
     if zstd is None:
-        raise ImproperlyConfigured("Stored sessions are zstd-compressed: pip install django-multisession[speed].")
+        raise ImproperlyConfigured("Stored sessions are zstd-compressed: pip install 'django-multisession[speed]'.")
     return bytes(zstd.decompress(body))

@@ -153,7 +153,7 @@ def test_it_asks_before_live_sessions_go(command, monkeypatch, criteria, answer)
     expired(1)
     asked = answering(monkeypatch, answer)
     assert command(criteria).out.startswith("4 sessions removed")
-    assert asked == ["This would remove 3 live sessions, and log users out. Go on? [y/N] "]
+    assert asked == ["This would remove 3 live sessions, and sign users out. Go on? [y/N] "]
     assert left() == set(kept)
 
 

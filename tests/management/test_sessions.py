@@ -293,7 +293,7 @@ def test_a_user_with_a_composite_primary_key():
     assert [line for line in out.splitlines() if " of " in line] == [
         "2 sessions of ann.",
         "1 session of bob.",
-        "2 sessions of ann ended.",
+        "2 sessions of ann were signed out.",
     ]
 
 
@@ -322,7 +322,7 @@ def test_a_name_that_is_the_primary_key_of_another(command, ann, people):
 def test_revoke(Store, command, ann):
     session, other = with_agent(Store, ann), with_agent(Store, ann, "curl/8.1")
     id = next(each.id for each in sessions_of(ann) if each.user_agent == FIREFOX)
-    assert command("revoke", id, "--user=ann").out == "1 session of ann ended.\n"
+    assert command("revoke", id, "--user=ann").out == "1 session of ann was signed out.\n"
     assert not Store().exists(session.session_key)
     assert Store().exists(other.session_key)
     assert refused(command, "revoke", id, "--user=ann") == f"ann has no session {id!r}."
@@ -355,7 +355,7 @@ def test_repair(Store, command, ann, verb):
     Store.storage.client.delete(f"session:user:{ann.pk}")  # as an eviction does
     words = {"list": [], "revoke": [listed.id], "revoke-all": ["--no-input"]}[verb]
     out = command(verb, *words, "--user=ann", "--repair").out
-    assert out.endswith("1 session of ann.\n" if verb == "list" else "1 session of ann ended.\n")
+    assert out.endswith("1 session of ann.\n" if verb == "list" else "1 session of ann was signed out.\n")
     assert Store().exists(session.session_key) is (verb == "list")
 
 
@@ -364,7 +364,7 @@ def test_repair(Store, command, ann, verb):
 
 def test_revoke_all_of_a_user(Store, command, ann, people):
     sessions, other = [start(Store, ann) for _ in range(3)], start(Store, people("bob"))
-    assert command("revoke-all", "--user=ann", "--no-input").out == "3 sessions of ann ended.\n"
+    assert command("revoke-all", "--user=ann", "--no-input").out == "3 sessions of ann were signed out.\n"
     assert not any(Store().exists(session.session_key) for session in sessions)
     assert Store().exists(other.session_key)
     result = json.loads(command("revoke-all", "--user=ann", "--no-input", "--json").out)
@@ -398,7 +398,7 @@ def test_revoke_all_of_everyone(Store, command, ann, people):
     sessions = [start(Store, ann), start(Store, people("bob"))]
     anonymous = Store()
     anonymous.save()
-    assert command("revoke-all", "--everyone", "--no-input").out == "2 sessions of all users ended.\n"
+    assert command("revoke-all", "--everyone", "--no-input").out == "2 sessions of all users were signed out.\n"
     assert not any(Store().exists(session.session_key) for session in sessions)
     assert Store().exists(anonymous.session_key)
 
@@ -408,8 +408,8 @@ def test_revoke_all_of_everyone(Store, command, ann, people):
 def test_it_asks(Store, command, ann, monkeypatch, answer):
     start(Store, ann)
     asked = answering(monkeypatch, answer)
-    assert "1 session of ann ended." in command("revoke-all", "--user=ann").out
-    assert asked == ["End all sessions of ann? [y/N] "]
+    assert "1 session of ann was signed out." in command("revoke-all", "--user=ann").out
+    assert asked == ["Sign out all sessions of ann? [y/N] "]
 
 
 @on("sqlite")
@@ -418,7 +418,7 @@ def test_the_question_is_not_in_the_result(Store, command, ann, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     out, err = command("revoke-all", "--user=ann", "--json")
     assert json.loads(out) == {"ended": 1, "complete": True}
-    assert err == "End all sessions of ann? [y/N] "
+    assert err == "Sign out all sessions of ann? [y/N] "
 
 
 @on("sqlite")
@@ -427,7 +427,7 @@ def test_the_question_is_not_in_the_result(Store, command, ann, monkeypatch):
 def test_no_is_no(Store, command, ann, monkeypatch, answer, whose):
     session = start(Store, ann)
     answering(monkeypatch, answer)
-    assert refused(command, "revoke-all", whose) == "Nothing was ended."
+    assert refused(command, "revoke-all", whose) == "Nothing was signed out."
     assert Store().exists(session.session_key)
 
 

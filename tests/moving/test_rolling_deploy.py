@@ -30,9 +30,9 @@ MOVES = {"db-redis": ("db", "redis"), "cache-sql": ("django-redis", "postgres"),
 OLD["our SQL"] = ("django_multisession.backends.db", None)
 
 
-@pytest.fixture(params=MOVES.values(), ids=MOVES)
-def names(request):
-    return request.param
+@pytest.fixture
+def names(move):
+    return MOVES[move]
 
 
 @pytest.fixture
@@ -171,6 +171,7 @@ def sessions_move(*options: str) -> dict[str, Any]:
     return dict(json.loads(out.getvalue()))
 
 
+@pytest.mark.parametrize("move", ["db-redis", pytest.param("cache-sql", marks=pytest.mark.soak), "sql-mongodb"])
 def test_nobody_notices(site, fleet, browsers):
     keys = [browser.cookies[COOKIE] for browser in browsers]
     with clicking(fleet, browsers):
@@ -186,6 +187,14 @@ def test_nobody_notices(site, fleet, browsers):
     assert min(browser.clicks for browser in browsers) > 1
 
 
+@pytest.mark.parametrize(
+    "move",
+    [
+        pytest.param("db-redis", marks=pytest.mark.soak),
+        "cache-sql",
+        pytest.param("sql-mongodb", marks=pytest.mark.soak),
+    ],
+)
 def test_and_back_again(site, fleet, browsers, settings):
     keys = [browser.cookies[COOKIE] for browser in browsers]
     with clicking(fleet, browsers):
@@ -203,6 +212,7 @@ def test_and_back_again(site, fleet, browsers, settings):
     assert all(site.is_old(key) for key in keys)
 
 
+@pytest.mark.parametrize("move", ["db-redis"])
 def test_without_it_everybody_is_logged_out(site, fleet, browsers):
     """What the move is for: the new engine beside the old one, at one look each."""
     fleet.start(Uvicorn, "new")

@@ -8,6 +8,8 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
+from django.core.checks import run_checks
+from django.core.management.sql import emit_post_migrate_signal
 from django.test import override_settings
 
 from django_multisession import test_runs
@@ -131,6 +133,15 @@ def of_its_own(Store: Any) -> bool:
 def test_tests_on_the_sites_own_store_are_warned(Store):
     with override_settings(MULTISESSION_MAX_BYTES=4711):  # the store is asked for its names anew
         assert len(warned(Store, MULTISESSION_KEY_PREFIX="session")) == of_its_own(Store)
+
+
+def test_what_django_looks_at_before_the_tests_is_no_use(Store):
+    with override_settings(MULTISESSION_MAX_BYTES=4711), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run_checks(databases=["default"])
+        emit_post_migrate_signal(0, False, "default")
+        assert [each for each in caught if each.category is SitesOwnStore] == []
+        assert len(warned(Store)) == of_its_own(Store)
 
 
 def test_also_after_tests_that_were_isolated(Store):

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from django.core import mail
-from django.dispatch import receiver
 from django.test import Client, override_settings
 
 from django_multisession.signals import session_client_changed, session_ended, session_started
@@ -112,8 +111,8 @@ class TestStarted:
         assert (started["device"], started["ip"], started["is_new_device"]) == (None, None, None)
 
     def test_the_recipe_writes_to_the_user_at_a_new_device(self, face, ann):
-        names: dict[str, Any] = {"receiver": receiver}
-        [code] = [code for code in blocks(DOCS / "user-sessions.md", "python") if "send_mail(" in code]
+        names: dict[str, Any] = {}
+        [code] = [code for code in blocks(DOCS / "sessions-api.md", "python") if "send_mail(" in code]
         exec(code, names)
         try:
             for agent in (FIREFOX, FIREFOX, CURL):

@@ -68,7 +68,7 @@ def database_of_a_cluster() -> Problems:
 def sessions_in_default_cache() -> Problems:
     is_default = not conf.REDIS and settings.SESSION_CACHE_ALIAS == "default" and "default" in settings.CACHES
     if is_default and _has_one_client(settings.CACHES["default"]):  # else E008 says what is wrong
-        message = "The sessions are in the database of CACHES['default']: cache.clear() logs everybody out."
+        message = "The sessions are in the database of CACHES['default']: cache.clear() signs everybody out."
         yield message, "Set SESSION_CACHE_ALIAS to a cache with a database of its own, as in 'redis://localhost/1'."
 
 
@@ -77,7 +77,7 @@ def database_shared_with_cache() -> Problems:
     sessions = _sessions_cache()
     for alias, cache in settings.CACHES.items():
         if cache is not sessions and _databases(cache) & _databases(sessions):
-            message = f"The sessions are in the database of CACHES[{alias!r}]: its clear() logs everybody out."
+            message = f"The sessions are in the database of CACHES[{alias!r}]: its clear() signs everybody out."
             yield message, "Give them a database of their own: another number at the end of their URL."
 
 
@@ -128,7 +128,7 @@ def evicting(info: Mapping[str, Any]) -> Problems:
     # All that we write has an expiry: volatile-* evicts it just as allkeys-* does.
     if (policy := info.get("maxmemory_policy", "noeviction")) != "noeviction":
         message = (
-            f"Redis may evict live sessions (logging users out) and their index: its maxmemory-policy is {policy}."
+            f"Redis may evict live sessions (signing users out) and their index: its maxmemory-policy is {policy}."
         )
         yield message, "Set it to noeviction; a cache that shares the server needs a server of its own then."
 

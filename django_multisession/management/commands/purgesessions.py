@@ -73,7 +73,7 @@ class Command(BaseCommand):
         effect = f"this would remove {counted} live session{'' if live == 1 else 's'}"
         if not somebody_is_there():
             raise CommandError(f"Nothing was removed: {effect}. If that is meant, say --no-input.")
-        if not confirmed(f"{effect.capitalize()}, and log users out. Go on? [y/N] "):
+        if not confirmed(f"{effect.capitalize()}, and sign users out. Go on? [y/N] "):
             raise CommandError("Nothing was removed.")
 
     def _purge(self, which: dict[str, Any], options: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ MOST_NAMES = 20  # that are printed; --json has more
 
 
 class Command(BaseCommand):
-    help = "Lists and ends the sessions of users, and counts those of the site."
+    help = "Lists the sessions of users, signs them out, and counts those of the site."
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|revoke|revoke-all|stats|move")
@@ -37,10 +37,11 @@ class Command(BaseCommand):
         of_user.add_argument(
             "--limit", metavar="N", help='At most so many, and how many more there are; as JSON {"sessions", "more"}.'
         )
-        revoke = verbs.add_parser("revoke", parents=common, help="End one session of a user.")
+        revoke = verbs.add_parser("revoke", parents=common, help="Sign out one session of a user.")
         revoke.add_argument("id", metavar="ID", help="As `list` shows it.")
         _add_user(revoke, required=True)
-        revoke_all = verbs.add_parser("revoke-all", parents=common, help="End all sessions of a user, or of all users.")
+        of_all = "Sign out all sessions of a user, or of all users."
+        revoke_all = verbs.add_parser("revoke-all", parents=common, help=of_all)
         whose = revoke_all.add_mutually_exclusive_group(required=True)
         _add_user(whose)
         whose.add_argument("--everyone", action="store_true", help="All users: each has to sign in again.")
@@ -92,8 +93,8 @@ class Command(BaseCommand):
     def _revoke_all(self, options: dict[str, Any]) -> None:
         user = None if options["everyone"] else _user(options)
         whose = _name(user) if user else "all users"
-        if not options["no_input"] and not confirmed(f"End all sessions of {whose}? [y/N] "):
-            raise CommandError("Nothing was ended.")
+        if not options["no_input"] and not confirmed(f"Sign out all sessions of {whose}? [y/N] "):
+            raise CommandError("Nothing was signed out.")
         if not user:
             return self._say(options, {"ended": user_sessions.revoke_everyone()}, whose)
         revoked = user_sessions.revoke_all(user)
@@ -121,7 +122,8 @@ class Command(BaseCommand):
         if options["json"]:
             self._write_json(result)
         elif options["verbosity"] > 0:
-            self.stdout.write(f"{_counted(result['ended'])} of {whose} ended.")
+            were = "was" if result["ended"] == 1 else "were"
+            self.stdout.write(f"{_counted(result['ended'])} of {whose} {were} signed out.")
 
     def _write_json(self, result: object) -> None:
         self.stdout.write(json.dumps(result))

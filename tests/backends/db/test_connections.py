@@ -104,10 +104,10 @@ def test_threads_that_end_leave_as_many_connections_as_after_a_query_of_django(S
     ways = {"sync": lambda: visit(Store), "async": lambda: asyncio.run(avisit(Store))}
     in_threads(20, asks_django)
     before = connection_objects(), connections_of_the_server(engine_name)
-    in_threads(500, ways[face_name])
+    in_threads(200, ways[face_name])
     after = connection_objects(), settled_at(before[1], lambda: connections_of_the_server(engine_name))
     assert after == before
-    assert Session.objects.using(SessionRouter.alias).count() == 500
+    assert Session.objects.using(SessionRouter.alias).count() == 200
 
 
 def settled_at(wanted: int, count: Callable[[], int]) -> int:
