@@ -3,7 +3,7 @@
 
     benchmarks/capacity.py                       # 1,000 to 1,000,000 sessions: half an hour
     benchmarks/capacity.py --quick               # a look: some minutes
-    benchmarks/capacity.py --only growth --engine PostgreSQL --most 100000       # where a million takes too long
+    benchmarks/capacity.py --only growth --engine MongoDB --most 1000            # where more take too long
     benchmarks/capacity.py --only load --json benchmarks/results/capacity.json   # that part anew
     benchmarks/capacity.py --from-json benchmarks/results/capacity.json --markdown tables.md
 
@@ -30,7 +30,7 @@ KINDS: dict[str, Any] = {
     "PostgreSQL": lambda: PostgresServer("-c", "shared_buffers=512MB", "-c", "max_wal_size=4GB"),
     "MongoDB": MongoDBServer,
 }
-PARTS = {"sizes": list(KINDS), "load": list(KINDS), "growth": ["Redis", "PostgreSQL"]}
+PARTS = {"sizes": list(KINDS), "load": list(KINDS), "growth": list(KINDS)}
 USUAL = {
     "bytes": [200, 600, 2048, 16384],
     "sized": 2000,
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_const", dest="bounds", const=TINY, help="whether it runs at all")
     parser.add_argument("--only", choices=PARTS, action="append", help="parts; may be given more than once")
     parser.add_argument("--engine", choices=KINDS, action="append")
-    parser.add_argument("--most", type=int, metavar="SESSIONS", help="measure growth in no larger store than this")
+    parser.add_argument("--most", type=int, metavar="SESSIONS", help="measure growth up to so many")
     parser.add_argument("--json", type=Path, help="add the figures to this file")
     parser.add_argument("--from-json", type=Path, help="measure nothing")
     parser.add_argument("--markdown", type=Path, help="write the tables to this file")
@@ -63,7 +63,7 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     kept, bounds = options.json, options.bounds
     if options.most:
-        bounds = bounds | {"store": [size for size in bounds["store"] if size <= options.most]}
+        bounds = bounds | {of: [size for size in bounds[of] if size <= options.most] for of in ("store", "user")}
     found: dict[str, Any] = json.loads(kept.read_text()) if kept and kept.exists() else {}
     for part in options.only or PARTS:
         for name in PARTS[part]:

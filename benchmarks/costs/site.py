@@ -28,6 +28,7 @@ if not settings.configured:
             "django.contrib.messages.middleware.MessageMiddleware",
         ],
         MULTISESSION_MONGODB=os.environ.get("CAPACITY_MONGODB"),
+        MULTISESSION_TIMEOUT=60,  # SecantusDB takes its time
         MULTISESSION_REDIS=os.environ.get("CAPACITY_REDIS"),
         PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
         ROOT_URLCONF="benchmarks.costs.urls",

@@ -5,7 +5,8 @@ from typing import Any
 
 DAY = 86400
 A_DAY, WRITTEN, PEAK = 20, 0.2, 3  # assumed: requests of a live session, how many of them save; times the average
-MEMORY = 24 * 2**30  # assumed: bytes of sessions on a server with 32 GB, half of what is left for copies as it forks
+MEMORY = 24 * 10**9  # assumed: bytes of sessions on a server with 32 GB, half of what is left for copies as it forks
+KEY = 50  # bytes of Redis' tables of keys and of expiries, for each key: MEMORY USAGE leaves them out
 COMMANDS = 50_000  # assumed: commands per second of one Redis server
 WIRE = 150  # bytes of a command and an answer beside the payload, assumed
 USERS = 0.5  # for each live session
@@ -67,8 +68,9 @@ def _milliseconds(value: float) -> str:
 
 def _worked(found: dict[str, Any]) -> list[str]:
     redis, payload = found["sizes"]["Redis"], found["sizes"]["Redis"]["600"]["payload"]
-    bytes_each = redis["600"]["session"] + USERS * redis["600"]["user"]
-    table = found["sizes"]["PostgreSQL"]["600"]["session"]
+    bytes_each = redis["600"]["session"] + USERS * redis["600"]["user"] + (1 + USERS) * KEY
+    sql = found["sizes"]["PostgreSQL"]["600"]
+    table = sql["session"] + USERS * sql["user"]
     reads, writes = (found["load"]["Redis"]["gunicorn"][path]["per core"] for path in ("read", "write"))
     rows = []
     for name, sessions in SCALES.items():
