@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -122,7 +123,7 @@ def measure(starter: Starter, server: str, options: argparse.Namespace) -> dict[
 
 def _wanted(contender: Contender, options: argparse.Namespace) -> bool:
     names = options.contenders
-    return not names or contender.name == BARE[contender.server] or any(name in contender.name for name in names)
+    return not names or contender.name == BARE[contender.server] or any(re.search(n, contender.name) for n in names)
 
 
 def chosen(workload: str, options: argparse.Namespace) -> bool:
@@ -185,7 +186,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", type=listed, default=SERVERS, help=f"servers, with commas: {', '.join(SERVERS)}")
     parser.add_argument("--workloads", type=listed, help=f"with commas: {', '.join(report.WORKLOADS)}")
     parser.add_argument(
-        "--contenders", type=listed, help="parts of their names, with commas; the bare driver always runs"
+        "--contenders", type=listed, help="patterns of their names, with commas; the bare driver always runs"
     )
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument(
