@@ -21,6 +21,7 @@ import hmac
 import os
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache, partial
 from hashlib import blake2b, sha1, sha256
 from math import ceil
@@ -40,6 +41,7 @@ from ..redis.cluster_clients import is_cluster
 from ..redis.cluster_commands import ClusterCommands
 from ..redis.failures import MISREAD, Impossible
 from ..redis.pool import Commands, Pool
+from ..redis.storage import GLOB
 from .outage import Outage
 
 LEASE, COPY = b"l", b"c"
@@ -126,6 +128,15 @@ class Copies:
     async def forget(self, ids: Iterable[str]) -> None:
         """Take copies and leases away. Where Redis is not told, it goes on with them until they are too old."""
         await self._guarded("DEL", self._forget([_key(id) for id in ids]))
+
+    def clear(self) -> None:
+        """Take all away that lies under the prefix, whoever has stored it. What cannot be reached ends by its age."""
+        if not self._commands or not self.outage.may_ask():
+            return
+        client, match = self._commands.client, GLOB.sub(r"\\\1", self._prefix) + "*"
+        with suppress(redis.RedisError, OSError):
+            for key in list(client.scan_iter(match=match, count=1000)):  # one by one: as in `_pipeline()`
+                client.unlink(key)
 
     def ping(self) -> None:
         """Raises what the client does."""

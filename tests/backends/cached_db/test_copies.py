@@ -4,11 +4,13 @@ import asyncio
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connections
+from django.test import override_settings
 
 from django_multisession import user_sessions
 from django_multisession.backends import redis
@@ -16,9 +18,11 @@ from django_multisession.backends.cached_db import copies
 from django_multisession.backends.db import SessionStore, statements
 from django_multisession.payload import codecs
 from django_multisession.records import identify
+from django_multisession.testing import isolated_sessions
 from django_multisession.testing.faces import SyncFace
 from django_multisession.testing.stored import saved
 from django_multisession.twins import run_sync
+from example_project.servers import RedisServer
 
 
 @pytest.fixture
@@ -174,6 +178,25 @@ def test_records_of_the_redis_engine_are_never_met(Store, face, client):
     cached(face, Store, a=1, _auth_user_id="9")
     assert [record.id for record in run_sync(redis.SessionStore.storage.scan(None, 10))] == [identify(key)]
     assert not client.keys("*:user:*")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_those_of_a_test_that_was_isolated_are_gone_after_it(Store, face, client, settings, fails):
+    settings.MULTISESSION_KEY_PREFIX = "sites*"  # which as a pattern would be all that begin so
+    _, of_the_site = cached(face, Store, a=1)
+    client.set("sites-and-others", 1)
+    with suppress(ZeroDivisionError), isolated_sessions():
+        assert face(Store(cached(face, Store, a=1)[0])).load() == {"a": 1}
+        assert len(client.keys("sites[*]-test-*:copy:*")) == 1
+        _ = 1 / (not fails)
+    assert sorted(client.keys()) == sorted([of_the_site.encode(), b"sites-and-others"])
+
+
+def test_a_test_that_has_stopped_redis_is_no_error(Store, face):
+    with RedisServer() as server, override_settings(MULTISESSION_REDIS=server.url), isolated_sessions():
+        key, _ = cached(face, Store, a=1)
+        server.stop()
+        assert face(Store(key)).load() == {"a": 1}
 
 
 def test_what_ends_sessions_ends_their_copies(Store, face):
