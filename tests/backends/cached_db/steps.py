@@ -139,7 +139,8 @@ def steps(face: str, requests: int) -> Iterator[Steps]:
     def execute_stepwise(alias: str, statement: Any, *parameters: Any) -> Any:
         found.stop_before(statement, parameters)
         done = execute(alias, statement, *parameters)
-        found.note()
+        if found.id in parameters:  # else it is another's row, and says nothing of what has been done to this one
+            found.note()
         return done
 
     async def take_stepwise(self: Copies, place: str, id: str) -> Any:
