@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -150,6 +151,27 @@ def test_tokens_live_for_the_timeout(Store, client, settings):
     assert 0 < client.pttl(name) <= 5000
     assert run_sync(Store.storage.told.take("default.", "a" * 64)) is None
     assert client.get(name) == lease.value
+
+
+def test_tokens_are_nobody_elses():
+    """Neither another thread's nor another process's: who has the same may store a copy that another should not."""
+    with ThreadPoolExecutor(8) as pool:
+        drawn = list(pool.map(lambda _: copies._new_lease(), range(20 * copies.DRAWN)))
+    r, w = os.pipe()
+    if not (child := os.fork()):
+        try:
+            os.write(w, b"".join(copies._new_lease() for _ in range(copies.DRAWN)))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    of_the_child = os.read(r, 1 << 16)
+    for end in (r, w):
+        os.close(end)
+    size = copies.LEASE_SIZE
+    drawn += [of_the_child[at : at + size] for at in range(0, len(of_the_child), size)]
+    drawn += [copies._new_lease() for _ in range(copies.DRAWN)]
+    assert len(drawn) == 22 * copies.DRAWN == len(set(drawn))
+    assert {len(each) for each in drawn} == {size}
 
 
 def test_limits_and_expiry_hold_for_copies(Store, face, clock, settings):

@@ -181,8 +181,9 @@ def in_a_transaction(session: Watched, deed: str, level: str, rolls_back: bool) 
     within.storage = session.Store.storage
 
     def committed() -> None:
-        run.holder = None
-        run.note()
+        if run.holder == WHO.get():  # else it has changed nothing, and may see what another is about to tell
+            run.holder = None
+            run.note()
 
     def transact() -> None:
         within.since = session.since
