@@ -11,8 +11,8 @@ committed. So no copy is ever stored of what has been changed since it was read,
     remove   SQL: DELETE; Redis: forget
 
 `of_user`, `scan` and `purge` are SQL's. A change and the word of it are one function in one thread: a task that is
-cancelled, as ASGI does where a browser hangs up, cannot come between them. So are the SELECT and the fill: there an
-asynchronous command would take five times as long as a synchronous one.
+cancelled, as ASGI does where a browser hangs up, cannot come between them. So are the SELECT and the fill, since a
+command over the asynchronous client takes longer.
 
 In a transaction of the caller's a change is told after the commit, and until then whoever has made it reads SQL. A copy
 is stored there only of what a statement with a snapshot of its own has seen (PostgreSQL in READ COMMITTED, which the
