@@ -65,7 +65,7 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """
-# Each hot read brings a token of its own, and asking the kernel for one takes a tenth of the read.
+# Each hot read brings a token of its own, and a call of the kernel for it takes 3 % of the read.
 DRAWN = 256
 _leases: deque[bytes] = deque()  # whose pop() hands out each once, to whichever thread
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
