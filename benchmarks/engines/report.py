@@ -45,14 +45,18 @@ def bare_call(workload: str) -> str:
     return workload.removeprefix("request ")
 
 
-def against(times: dict[tuple[str, str], list[list[int]]], name: str, bare: str) -> dict[str, Any]:
-    """Of each workload the microseconds of a call, and its multiple of the bare call in the same round: quartiles."""
+def against(times: dict[tuple[str, str], list[list[int]]], name: str, bare: str, least: bool = False) -> dict[str, Any]:
+    """Of each workload the microseconds of a call, and its multiple of the bare call in the same round: quartiles.
+
+    A round's call is the median of its calls; `least`: the shortest of them, which a busy machine disturbs less.
+    """
+    of_round: Any = min if least else median
     found = {}
     for (contender, workload), rounds in times.items():
         if contender != name:
             continue
-        own = [median(each) for each in rounds]
-        others = [median(each) for each in times[bare, bare_call(workload)]]
+        own = [of_round(each) for each in rounds]
+        others = [of_round(each) for each in times[bare, bare_call(workload)]]
         ratios = [mine / other for mine, other in zip(own, others, strict=True)]
         calls = AT_ONCE if workload.endswith("async") else 1
         found[workload] = {"us": _quartiles([each / calls / 1000 for each in own]), "ratio": _quartiles(ratios)}
@@ -76,7 +80,8 @@ def show(results: dict[str, Any]) -> None:
 
 def describe(results: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
-    return f"{results['date']}, {results['machine']}; {versions}; {results['rounds']} rounds."
+    calls = ", of each the shortest call" if results.get("least") else ""
+    return f"{results['date']}, {results['machine']}; {versions}; {results['rounds']} rounds{calls}."
 
 
 def markdown(results: dict[str, Any]) -> str:

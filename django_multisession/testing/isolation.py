@@ -22,7 +22,7 @@ def isolated_sessions() -> Iterator[None]:
 
     The names are `<MULTISESSION_KEY_PREFIX>-test-<run>-<process id>`, and so for the MongoDB collection. What is under
     them is removed at the end. The settings are changed for all threads, not for other processes. The SQL engine is in
-    Django's test database and needs no names of its own.
+    Django's test database and needs no names of its own; of `cached_db` it is the copies in Redis that are removed.
     """
     suffix = f"-test-{RUN}-{os.getpid()}"
     names = {
@@ -67,4 +67,8 @@ def _empty_mongodb(storage: Any) -> None:
     storage.indexed.pop(conf.MONGODB_COLLECTION, None)
 
 
-EMPTIED: dict[str, Callable[[Any], None]] = {"redis": _empty_redis, "mongodb": _empty_mongodb}
+EMPTIED: dict[str, Callable[[Any], None]] = {
+    "redis": _empty_redis,
+    "mongodb": _empty_mongodb,
+    "cached_db": lambda copies: copies.clear(),
+}

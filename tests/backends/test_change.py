@@ -31,7 +31,7 @@ EVERY_ENGINE = pytest.mark.parametrize("engine_name", list(ENGINES))  # where it
 SQL = [name for name, (_, alias) in ENGINES.items() if alias]
 
 
-@pytest.fixture(params=["memory", "redis", "postgres"])
+@pytest.fixture(params=["memory", "redis", "postgres", "cached_postgres"])
 def engine_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

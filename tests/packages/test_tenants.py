@@ -36,7 +36,7 @@ settings.configure(
         "django_tenants.middleware.main.TenantMainMiddleware",
         "django.contrib.sessions.middleware.SessionMiddleware",
     ],
-    SESSION_ENGINE="django_multisession.backends.db",
+    SESSION_ENGINE=sys.argv[2], MULTISESSION_REDIS=sys.argv[3],
 )
 django.setup()
 
@@ -44,7 +44,7 @@ from django.core.management import call_command
 from django.test import Client
 from django_tenants.utils import schema_context
 from tests.packages.tenants.models import Domain, Tenant
-from django_multisession.backends.db import SessionStore
+from django_multisession import engine
 from django_multisession.models import Session
 from django_multisession.purge import purge
 
@@ -67,9 +67,10 @@ PAGES = """
 red, blue, thief = Client(), Client(), Client()
 pages = [page(red, "red"), page(blue, "blue"), page(red, "red"), page(red, "red"), page(red, "red"), page(blue, "blue")]
 thief.cookies["sessionid"] = key = red.cookies["sessionid"].value
-stolen = page(thief, "blue")
+SessionStore = engine.store_class()
 with schema_context("red"):
-    there = SessionStore(key).get("count")
+    there = [SessionStore(key).get("count") for _ in range(2)]
+stolen = page(thief, "blue")
 with schema_context("blue"):
     here = SessionStore().exists(key)
 print(json.dumps({"pages": pages, "stolen": stolen, "there": there, "here": here, "rows": [rows("red"), rows("blue")]}))
@@ -101,9 +102,10 @@ def database() -> Iterator[str]:
         cursor.execute("DROP DATABASE tenants WITH (FORCE)")
 
 
-def run(code: str, database: str) -> Any:
+def run(code: str, database: str, engine: str = "db") -> Any:
+    arguments = [database, f"django_multisession.backends.{engine}", servers.url_of("redis")]
     done = subprocess.run(
-        [sys.executable, "-c", SITE + code, database],
+        [sys.executable, "-c", SITE + code, *arguments],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
@@ -114,13 +116,15 @@ def run(code: str, database: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_each_tenant_has_sessions_of_its_own(database: str) -> None:
-    found = run(PAGES, database)
+@pytest.mark.parametrize("engine", ["db", "cached_db"])
+def test_each_tenant_has_sessions_of_its_own(database: str, engine: str) -> None:
+    """The copy of another tenant's session, which lies under the same key in Redis, is nobody else's."""
+    found = run(PAGES, database, engine)
     tenants = ["red", "blue", "red", "red", "red", "blue"]
     counts = [1, 1, 2, 3, 4, 2]
     assert found["pages"] == [{"tenant": tenant, "count": n} for tenant, n in zip(tenants, counts, strict=True)]
     assert found["stolen"] == {"tenant": "blue", "count": 1}
-    assert (found["there"], found["here"]) == (4, False)
+    assert (found["there"], found["here"]) == ([4, 4], False)
     assert found["rows"] == [1, 2]
 
 

@@ -77,7 +77,7 @@ def serializer(request: pytest.FixtureRequest) -> Any:
         yield request.param
 
 
-@pytest.fixture(params=list(ENGINES))
+@pytest.fixture(params=[*ENGINES, "cached_sqlite"])
 def engine_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

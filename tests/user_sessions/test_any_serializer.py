@@ -15,7 +15,7 @@ from ..browsers import AUTH, OURS, new_user
 from ..conftest import ENGINES
 
 
-@pytest.fixture(params=list(ENGINES))
+@pytest.fixture(params=[*ENGINES, "cached_sqlite"])
 def engine_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

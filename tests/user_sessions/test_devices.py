@@ -22,7 +22,7 @@ from ..conftest import ENGINES
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
 
 
-@pytest.fixture(params=list(ENGINES))
+@pytest.fixture(params=[*ENGINES, "cached_sqlite"])
 def engine_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -28,7 +28,7 @@ ANN, BOB = "1", "2"
 Sent = list[tuple[str, ...]]
 
 
-@pytest.fixture(params=list(ENGINES))
+@pytest.fixture(params=[*ENGINES, "cached_sqlite"])
 def engine_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -24,7 +24,7 @@ from django_multisession.user_sessions import quota
 from django_multisession.user_sessions.lifecycle import handle
 
 from ..browsers import AUTH, DJANGOS, OURS, new_user
-from ..conftest import ENGINES
+from ..conftest import CACHED, ENGINES
 from ..routers import SessionRouter
 
 USER = "_auth_user_id"
@@ -32,7 +32,7 @@ ANN = "1"
 LOGINS, LIMIT = 50, 3
 
 
-@pytest.fixture(params=list(ENGINES))
+@pytest.fixture(params=[*ENGINES, "cached_sqlite"])
 def engine_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -273,13 +273,13 @@ class TestSetting:
         assert verbs.scan(None, 10) == []
 
     def test_nothing_is_asked_without_a_limit(self, Store, face, sign_in, monkeypatch):
-        monkeypatch.delattr(type(Store.storage), "of_user")
+        monkeypatch.setattr(type(Store.storage), "of_user", None)
         with override_settings(MULTISESSION_MAX_PER_USER=None):
             sign_in()
 
     def test_nothing_is_asked_by_other_saves(self, Store, face, sign_in, monkeypatch):
         key = sign_in()
-        monkeypatch.delattr(type(Store.storage), "of_user")
+        monkeypatch.setattr(type(Store.storage), "of_user", None)
         session = face(Store(key))
         session["a"] = 1
         session.save()
@@ -299,7 +299,7 @@ def asks_the_database(user_id: str) -> int:
     return 1 + get_user_model().objects.filter(username="nobody").count()
 
 
-@pytest.mark.parametrize("engine_name", [name for name, (_, alias) in ENGINES.items() if alias])
+@pytest.mark.parametrize("engine_name", [name for name, (_, alias) in (ENGINES | CACHED).items() if alias])
 class TestTransactions:
     """A log-in counts when it is committed: before that others do not see it."""
 

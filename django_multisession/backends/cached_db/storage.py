@@ -11,7 +11,8 @@ committed. So no copy is ever stored of what has been changed since it was read,
     remove   SQL: DELETE; Redis: forget
 
 `of_user`, `scan` and `purge` are SQL's. A change and the word of it are one function in one thread: a task that is
-cancelled, as ASGI does where a browser hangs up, cannot come between them.
+cancelled, as ASGI does where a browser hangs up, cannot come between them. So are the SELECT and the fill, since a
+command over the asynchronous client takes longer.
 
 In a transaction of the caller's a change is told after the commit, and until then whoever has made it reads SQL. A copy
 is stored there only of what a statement with a snapshot of its own has seen (PostgreSQL in READ COMMITTED, which the
@@ -20,7 +21,7 @@ statement itself tells); anywhere else the session is read once more after the c
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from ...records import Record, epoch_now, to_epoch
 from ..db import statements
@@ -45,7 +46,7 @@ class CachedStorage(DbStorage):
         if isinstance(found, Record):
             return found
         if isinstance(found, Lease):
-            return await self._read_and_copy(place, id, found)
+            return cast(Record | None, await self._ask(transactions.read_and_copy, self.told, place, id, found))
         if found is REFUSED:
             await copies.forget([id])
         return await super().read(id)
@@ -66,15 +67,6 @@ class CachedStorage(DbStorage):
     async def remove(self, ids: Iterable[str]) -> int:
         removed = list(ids)
         return int(await self._change(removed, statements.remove, removed)) if removed else 0
-
-    async def _read_and_copy(self, place: str, id: str, lease: Lease) -> Record | None:
-        rows, is_newest = await self._ask(transactions.fetch, id, self.told)
-        record = statements.record_of(rows[0]) if rows else None
-        if record is not None and is_newest:
-            await self.copies.fill(place, lease, record)
-        else:
-            await self.copies.forget([id])
-        return record
 
     async def _change(self, ids: list[str], function: Any, *arguments: Any, later: bool = False) -> Any:
         return await self._ask(transactions.changing, self.told, later, ids, function, *arguments)

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from django.db import connections, transaction
 
 from ...databases import in_transaction
-from ...records import epoch_now
+from ...records import Record, epoch_now
 from ...twins import run_sync
 from ..db import statements
 from .copies import Copies, Lease
@@ -87,7 +87,14 @@ def _tells_of_commit(alias: str) -> bool:
     return connection.in_atomic_block and connection.commit_on_exit
 
 
-def fetch(alias: str, id: str, copies: Copies) -> tuple[list[Any], bool]:
+def read_and_copy(alias: str, copies: Copies, place: str, id: str, lease: Lease) -> Record | None:
+    rows, is_newest = _fetch(alias, id, copies)
+    record = statements.record_of(rows[0]) if rows else None
+    run_sync(copies.fill(place, lease, record) if record is not None and is_newest else copies.forget([id]))
+    return record
+
+
+def _fetch(alias: str, id: str, copies: Copies) -> tuple[list[Any], bool]:
     """The row, and whether the database showed what is committed now: in a transaction it may be an older snapshot."""
     if not in_transaction(alias):
         return statements.fetch(alias, statements.read_sql, id, epoch_now()), True
@@ -111,6 +118,4 @@ def _copy(alias: str, id: str, copies: Copies) -> None:
     """After the commit: read what is newest now, and store the copy of that."""
     where = place(alias)
     if isinstance(lease := run_sync(copies.take(where, id)), Lease):
-        rows = statements.fetch(alias, statements.read_sql, id, epoch_now())
-        record = statements.record_of(rows[0]) if rows else None
-        run_sync(copies.fill(where, lease, record) if record else copies.forget([id]))
+        read_and_copy(alias, copies, where, id, lease)

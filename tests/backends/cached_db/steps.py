@@ -1,7 +1,8 @@
 """Forced interleavings inside the verbs: requests in threads of their own, of which one runs at a time, step by step.
 
 A step is a SQL statement or a command to Redis; a request stops before each. Each thread has its own connection to the
-database, and on the asynchronous interface an event loop whose database thread is its own too.
+database, and on the asynchronous interface an event loop whose database thread is its own too. What is committed is
+looked at from outside, by a connection of its own.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from django.db import connections
 from django_multisession.backends.cached_db.copies import Copies
 from django_multisession.backends.db import statements
 from django_multisession.twins import run_sync
+from tests.routers import SessionRouter
 
 WHO: contextvars.ContextVar[int | None] = contextvars.ContextVar("WHO", default=None)
 LONGEST = 30  # seconds that a step may take
@@ -64,16 +66,36 @@ class Steps:
         self.go = [Semaphore(0) for _ in range(requests)]
         self.paused = Semaphore(0)
         self.running = False
-        self.history: list[Any] = []  # what the database had after each statement that changes something
+        self.history: list[Any] = []  # what was committed, after each statement that changes something
         self.last: dict[int, int] = {}  # of a request: the index of what its last such statement left
-        self.state: Callable[[], Any] = lambda: None
-        self.state_of: Callable[[str], Any] = lambda id: None
+        self.id = ""  # of the session that all of them are about
+        self.holder: int | None = None  # the request whose transaction holds that session's row
         self.workers = [Worker(number, face) for number in range(requests)]
+        self.outside: Any = connections[SessionRouter.alias].copy()
+        self.outside.inc_thread_sharing()  # one thread runs at a time
+
+    def committed(self) -> Any:
+        with self.outside.cursor() as cursor:
+            cursor.execute(statements.read_sql(SessionRouter.alias, self.outside.vendor), (self.id, 0))
+            row = cursor.fetchone()
+        return statements.record_of(row) if row else None
 
     def note(self) -> None:
+        if connections[SessionRouter.alias].in_atomic_block:
+            return  # nothing of it is committed
         if self.running and (number := WHO.get()) is not None:
-            self.history.append(self.state())
+            self.history.append(self.committed())
             self.last[number] = len(self.history) - 1
+
+    def stop_before(self, statement: Any, parameters: Any) -> None:
+        """Where a transaction holds the row that the statement locks: until that has ended, as the database does."""
+        self.stop()
+        if not self.running or self.id not in parameters or statement is statements.read_sql:
+            return
+        while self.holder not in (None, WHO.get()):
+            self.stop()
+        if connections[SessionRouter.alias].in_atomic_block:
+            self.holder = WHO.get()
 
     def stop(self) -> None:
         number = WHO.get()
@@ -83,7 +105,7 @@ class Steps:
 
     def run(self, cores: list[Core], order: Iterable[int]) -> None:
         """Run them to their ends; `order` says whose turn it is, and then they go on in turn."""
-        self.running, self.history, self.last = True, [self.state()], {}
+        self.running, self.history, self.last, self.holder = True, [self.committed()], {}, None
         futures = []
         for number, core in enumerate(cores):  # each up to its first step
             futures.append(self.workers[number].submit(core))
@@ -101,6 +123,7 @@ class Steps:
     def close(self) -> None:
         for worker in self.workers:
             worker.close()
+        self.outside.close()
 
 
 @contextmanager
@@ -109,19 +132,16 @@ def steps(face: str, requests: int) -> Iterator[Steps]:
     found = Steps(face, requests)
     execute, fetch, take, guarded = statements.execute, statements.fetch, Copies.take, Copies._guarded
 
-    def fetch_stepwise(*arguments: Any) -> Any:
-        found.stop()
-        return fetch(*arguments)
+    def fetch_stepwise(alias: str, statement: Any, *parameters: Any) -> Any:
+        found.stop_before(statement, parameters)
+        return fetch(alias, statement, *parameters)
 
-    def execute_stepwise(*arguments: Any) -> Any:
-        found.stop()
-        done = execute(*arguments)
-        found.note()
+    def execute_stepwise(alias: str, statement: Any, *parameters: Any) -> Any:
+        found.stop_before(statement, parameters)
+        done = execute(alias, statement, *parameters)
+        if found.id in parameters:  # else it is another's row, and says nothing of what has been done to this one
+            found.note()
         return done
-
-    def state(id: str) -> Any:
-        rows = fetch(statements.database(), statements.read_sql, id, 0)
-        return statements.record_of(rows[0]) if rows else None
 
     async def take_stepwise(self: Copies, place: str, id: str) -> Any:
         found.stop()
@@ -134,7 +154,6 @@ def steps(face: str, requests: int) -> Iterator[Steps]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statements, "execute", execute_stepwise)
         patch.setattr(statements, "fetch", fetch_stepwise)
-        found.state_of = state
         patch.setattr(Copies, "take", take_stepwise)
         patch.setattr(Copies, "_guarded", guarded_stepwise)
         try:

@@ -4,11 +4,14 @@ import asyncio
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connections
+from django.test import override_settings
 
 from django_multisession import user_sessions
 from django_multisession.backends import redis
@@ -16,9 +19,11 @@ from django_multisession.backends.cached_db import copies
 from django_multisession.backends.db import SessionStore, statements
 from django_multisession.payload import codecs
 from django_multisession.records import identify
+from django_multisession.testing import isolated_sessions
 from django_multisession.testing.faces import SyncFace
 from django_multisession.testing.stored import saved
 from django_multisession.twins import run_sync
+from example_project.servers import RedisServer
 
 
 @pytest.fixture
@@ -148,6 +153,27 @@ def test_tokens_live_for_the_timeout(Store, client, settings):
     assert client.get(name) == lease.value
 
 
+def test_tokens_are_nobody_elses():
+    """Neither another thread's nor another process's: who has the same may store a copy that another should not."""
+    with ThreadPoolExecutor(8) as pool:
+        drawn = list(pool.map(lambda _: copies._new_lease(), range(20 * copies.DRAWN)))
+    r, w = os.pipe()
+    if not (child := os.fork()):
+        try:
+            os.write(w, b"".join(copies._new_lease() for _ in range(copies.DRAWN)))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    of_the_child = os.read(r, 1 << 16)
+    for end in (r, w):
+        os.close(end)
+    size = copies.LEASE_SIZE
+    drawn += [of_the_child[at : at + size] for at in range(0, len(of_the_child), size)]
+    drawn += [copies._new_lease() for _ in range(copies.DRAWN)]
+    assert len(drawn) == 22 * copies.DRAWN == len(set(drawn))
+    assert {len(each) for each in drawn} == {size}
+
+
 def test_limits_and_expiry_hold_for_copies(Store, face, clock, settings):
     settings.MULTISESSION_CACHE_AGE = "1h"
     key, _ = cached(face, Store, a=1)
@@ -174,6 +200,25 @@ def test_records_of_the_redis_engine_are_never_met(Store, face, client):
     cached(face, Store, a=1, _auth_user_id="9")
     assert [record.id for record in run_sync(redis.SessionStore.storage.scan(None, 10))] == [identify(key)]
     assert not client.keys("*:user:*")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_those_of_a_test_that_was_isolated_are_gone_after_it(Store, face, client, settings, fails):
+    settings.MULTISESSION_KEY_PREFIX = "sites*"  # which as a pattern would be all that begin so
+    _, of_the_site = cached(face, Store, a=1)
+    client.set("sites-and-others", 1)
+    with suppress(ZeroDivisionError), isolated_sessions():
+        assert face(Store(cached(face, Store, a=1)[0])).load() == {"a": 1}
+        assert len(client.keys("sites[*]-test-*:copy:*")) == 1
+        _ = 1 / (not fails)
+    assert sorted(client.keys()) == sorted([of_the_site.encode(), b"sites-and-others"])
+
+
+def test_a_test_that_has_stopped_redis_is_no_error(Store, face):
+    with RedisServer() as server, override_settings(MULTISESSION_REDIS=server.url), isolated_sessions():
+        key, _ = cached(face, Store, a=1)
+        server.stop()
+        assert face(Store(key)).load() == {"a": 1}
 
 
 def test_what_ends_sessions_ends_their_copies(Store, face):

@@ -1,20 +1,27 @@
 """Whatever the order of the steps of two requests, statement by statement and command by command: whoever begins after
 a change has returned sees it; nothing uncommitted and nothing of an older snapshot is ever cached; a rollback and the
-loss of the cache change nothing."""
+loss of the cache change nothing.
 
+Each ordered pair of DEEDS meets TIMES times for each promise on each interface, in an order of steps by chance.
+"""
+
+import copy
+import os
 import random
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from itertools import product
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.sessions.backends.base import UpdateError
-from django.db import connections, transaction
+from django.db import Error, connections, transaction
 from django.test import override_settings
 
 from django_multisession.backends import redis
-from django_multisession.backends.cached_db import copies
+from django_multisession.backends.cached_db import copies, transactions
 from django_multisession.records import identify, utcnow
 from django_multisession.testing.faces import SyncFace
 from django_multisession.testing.stored import saved
@@ -23,7 +30,9 @@ from tests.routers import SessionRouter
 
 from .steps import WHO, Steps, steps
 
-TIMES = 1000  # of each promise, on each interface
+DEEDS = ["hot_read", "miss", "save", "touch", "delete", "revoke", "cycle_key", "purge"]
+TIMES = 16 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 2  # of each of 64 pairs: 1,024, else 128
+LEVELS = "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +51,6 @@ def _touch_at_once() -> Iterator[None]:
 @pytest.fixture(params=["sync", "async"])
 def run(request: pytest.FixtureRequest, Store: Any) -> Iterator[Steps]:
     with steps(request.param, 3) as found:
-        found.storage_of = lambda: Store.storage if request.param == "sync" else Store.astorage
         yield found
 
 
@@ -51,14 +59,10 @@ class Watched:
 
     def __init__(self, Store: Any, run: Steps) -> None:
         self.Store, self.run = Store, run
+        self.storage = Store.storage if run.workers[0].face == "sync" else Store.astorage
         self.key = saved(SyncFace(), Store, a=1)
-        self.id = identify(self.key)
-        run.state = lambda: run.state_of(self.id)
+        self.id = run.id = identify(self.key)
         self.since = 0  # an index of the history: whoever begins now sees what is from there on
-
-    @property
-    def storage(self) -> Any:
-        return self.run.storage_of()
 
     def after(self, *deeds: Any) -> Any:
         async def one_after_the_other() -> None:
@@ -68,10 +72,17 @@ class Watched:
 
         return one_after_the_other
 
-    async def read(self) -> None:
+    async def read(self) -> Any:
         since = self.since
         record = await self.storage.read(self.id)
         assert record in self.run.history[since:]
+        return record
+
+    hot_read = read
+
+    async def miss(self) -> None:
+        evict(self.id)
+        await self.read()
 
     async def loaded(self) -> Any:
         session = self.Store(self.key)
@@ -105,123 +116,151 @@ class Watched:
     def settled(self) -> None:
         """In the end the cache says what the database says, twice: as it is, and once it was asked."""
         for _ in range(2):
-            assert run_sync(self.Store.storage.read(self.id)) == self.run.state_of(self.id)
+            assert run_sync(self.Store.storage.read(self.id)) == self.run.committed()
 
 
-DEEDS = ["read", "save", "touch", "delete", "revoke", "cycle_key", "purge"]
+def evict(id: str) -> None:
+    redis.SessionStore.storage.client.delete(copies._key(id))
 
 
-def race(Store: Any, run: Steps, chance: random.Random, lose: Any = None) -> None:
-    watched = Watched(Store, run)
-    if chance.randrange(2):
-        run_sync(Store.storage.read(watched.id))  # a hot read, then, else a miss
-    requests = [watched.after(getattr(watched, chance.choice(DEEDS)), watched.read) for _ in range(2)]
-    if lose:
-        requests.append(watched.after(lambda: lose(watched)))
-    run.run(requests, [chance.randrange(len(requests)) for _ in range(16)])
-    watched.settled()
+def pairs() -> Iterator[tuple[int, tuple[str, str]]]:
+    yield from product(range(TIMES), product(DEEDS, repeat=2))
+
+
+@contextmanager
+def watched(Store: Any, run: Steps, number: int, pair: tuple[str, str]) -> Iterator[Watched]:
+    """A session that is copied where one of both reads a copy, is not where one of both misses, and else every other
+    time."""
+    found = Watched(Store, run)
+    if "hot_read" in pair or ("miss" not in pair and number % 2):
+        run_sync(Store.storage.read(found.id))
+    try:
+        yield found
+    except AssertionError as error:
+        error.add_note(f"{pair[0]} and {pair[1]}, number {number}")
+        raise
+    found.settled()
+
+
+def race(Store: Any, run: Steps, chance: random.Random, number: int, pair: tuple[str, str], lose: Any = None) -> None:
+    with watched(Store, run, number, pair) as session:
+        requests = [session.after(getattr(session, deed), session.read) for deed in pair]
+        if lose:
+            requests.append(session.after(lambda: lose(session)))
+        run.run(requests, [0, *(chance.randrange(len(requests)) for _ in range(16))])
+
+
+def races(Store: Any, run: Steps, chance: random.Random, lose: Any = None) -> None:
+    for number, pair in pairs():
+        race(Store, run, chance, number, pair, lose)
 
 
 def test_whoever_begins_later_sees_no_older_state(Store, run):
-    chance = random.Random(1)
-    for _ in range(TIMES):
-        race(Store, run, chance)
+    races(Store, run, random.Random(1))
 
 
 def test_the_loss_of_the_cache_at_any_step_loses_nothing(Store, run):
     """Eviction, FLUSHALL, a restart without data: what was there is not there any more."""
     chance, client = random.Random(2), redis.SessionStore.storage.client
 
-    async def lose(watched: Watched) -> None:
+    async def lose(session: Watched) -> None:
         for _ in range(chance.randrange(1, 4)):
             run.stop()
-            client.flushall() if chance.randrange(2) else client.delete(copies._key(watched.id))
+            client.flushall() if chance.randrange(2) else evict(session.id)
 
-    for _ in range(TIMES):
-        race(Store, run, chance, lose)
-
-
-@pytest.mark.parametrize("protection", ["lease", "forget"])
-def test_the_interleavings_find_what_would_be_wrong(Store, run, monkeypatch, protection):
-    """Each half of the protocol is taken away in turn: the tests above must fail then."""
-    if protection == "lease":
-        monkeypatch.setattr(copies, "FILL", "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1")
-        monkeypatch.setitem(copies.SHA, copies.FILL, "0" * 40)
-    else:
-        monkeypatch.setattr(copies.Copies, "_forget", _does_nothing)
-    chance = random.Random(3)
-    with pytest.raises(AssertionError):  # noqa: PT012
-        for _ in range(TIMES):
-            race(Store, run, chance)
-
-
-async def _does_nothing(self: Any, keys: Any) -> None: ...
+    races(Store, run, chance, lose)
 
 
 class RolledBackError(Exception):
     pass
 
 
-LEVELS = "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"
+def in_a_transaction(session: Watched, deed: str, level: str, rolls_back: bool) -> Any:
+    """The deed on the synchronous interface, as a view in `atomic()` does it; what it has changed it sees itself."""
+    run, within = session.run, copy.copy(session)
+    within.storage = session.Store.storage
+
+    def committed() -> None:
+        if run.holder == WHO.get():  # else it has changed nothing, and may see what another is about to tell
+            run.holder = None
+            run.note()
+
+    def transact() -> None:
+        within.since = session.since
+        try:
+            with suppress(RolledBackError, Error), transaction.atomic(using=SessionRouter.alias):
+                with connections[SessionRouter.alias].cursor() as cursor:
+                    cursor.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
+                    cursor.execute("SELECT 1 FROM django_multisession_session LIMIT 1")
+                transaction.on_commit(committed, using=SessionRouter.alias)  # before any hook that takes a step
+                run.stop()
+                run_sync(getattr(within, deed)())
+                look_within()
+                run.stop()
+                if rolls_back:
+                    raise RolledBackError
+        finally:
+            if run.holder == WHO.get():
+                run.holder = None
+
+    def look_within() -> None:
+        if run.holder != WHO.get():  # nobody else can have changed it then
+            return run_sync(within.read())
+        with connections[SessionRouter.alias].cursor() as cursor:
+            cursor.execute("SELECT version FROM django_multisession_session WHERE session_id = %s", [session.id])
+            row = cursor.fetchone()
+        record = run_sync(within.storage.read(session.id))
+        assert (record and record.version) == (row and row[0])
+
+    if run.workers[0].face == "async":
+        return sync_to_async(transact)
+
+    async def plainly() -> None:
+        transact()
+
+    return plainly
+
+
+def race_of_a_transaction(
+    Store: Any, run: Steps, chance: random.Random, number: int, pair: tuple[str, str], way: tuple[str, bool]
+) -> None:
+    """The first deed of the pair in a transaction, beside the second and two reads."""
+    with watched(Store, run, number, pair) as session:
+        deeds = in_a_transaction(session, pair[0], *way), getattr(session, pair[1]), session.read
+        run.run([session.after(deed, session.read) for deed in deeds], [0, *(chance.randrange(3) for _ in range(24))])
+
+
+def races_of_transactions(Store: Any, run: Steps, chance: random.Random) -> None:
+    ways = list(product(LEVELS, [False, True]))
+    for at, (number, pair) in enumerate(pairs()):
+        race_of_a_transaction(Store, run, chance, number, pair, ways[(at + number) % len(ways)])
 
 
 def test_nothing_uncommitted_and_no_older_snapshot_is_cached(Store, run):
-    """A transaction on each level that reads, changes or both, and commits or is rolled back, beside two requests."""
-    chance = random.Random(4)
-    for _ in range(TIMES):
-        watched = Watched(Store, run)
-        if chance.randrange(2):
-            run_sync(Store.storage.read(watched.id))
-        committing: list[int] = []
-        committed: list[int] = []
-        rolls_back, level = chance.randrange(2), chance.choice(LEVELS)
-        changes = chance.randrange(3)
-
-        def transact() -> None:
-            with suppress(RolledBackError), transaction.atomic(using=SessionRouter.alias):
-                with connections[SessionRouter.alias].cursor() as cursor:
-                    cursor.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")  # noqa: B023
-                    cursor.execute("SELECT 1 FROM django_multisession_session LIMIT 1")
-                run.stop()
-                version = read_within()
-                if changes:  # noqa: B023
-                    assert change_within(version) == read_within()
-                run.stop()
-                if rolls_back:  # noqa: B023
-                    raise RolledBackError
-                committing.append(1)  # noqa: B023
-            if changes and not rolls_back:  # noqa: B023
-                committed.append(1)  # noqa: B023
-
-        def read_within() -> Any:
-            record = run_sync(Store.storage.read(watched.id))  # noqa: B023
-            return record and record.version
-
-        def change_within(version: Any) -> Any:
-            if changes == 1:  # noqa: B023
-                session = Store(watched.key)  # noqa: B023
-                session["b"] = 2
-                session.save()
-                return 2
-            run_sync(Store.storage.remove([watched.id]))  # noqa: B023
-            return None
-
-        async def look() -> None:
-            is_committed = bool(committed)  # noqa: B023
-            record = await watched.storage.read(watched.id)  # noqa: B023
-            version = record and record.version
-            assert version == 1 or (committing and changes and not rolls_back)  # noqa: B023
-            if is_committed:
-                assert version == (2 if changes == 1 else None)  # noqa: B023
-
-        requests = [sync_to_async(transact) if run.workers[0].face == "async" else _plainly(transact)]
-        requests += [watched.after(look, look) for _ in range(2)]
-        run.run(requests, [chance.randrange(3) for _ in range(24)])
-        watched.settled()
+    """On each level, where the transaction commits and where it is rolled back."""
+    races_of_transactions(Store, run, random.Random(4))
 
 
-def _plainly(function: Any) -> Any:
-    async def call() -> None:
-        function()
+async def _does_nothing(self: Any, keys: Any) -> None: ...
 
-    return call
+
+UNPROTECTED: dict[str, tuple[tuple[Any, str, Any], ...]] = {
+    "lease": (
+        (copies, "FILL", "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1"),
+        (copies, "SHA", defaultdict(lambda: "0" * 40)),
+    ),
+    "word": ((copies.Copies, "_forget", _does_nothing),),
+    "snapshot": ((transactions, "EACH_ITS_SNAPSHOT", [level.lower() for level in LEVELS]),),
+    "own reads": ((transactions, "has_changed", lambda alias, id: False),),
+    "commit": ((transactions, "in_transaction", lambda alias: False),),
+}
+
+
+@pytest.mark.parametrize("protection", UNPROTECTED)
+def test_the_interleavings_find_what_would_be_wrong(Store, run, monkeypatch, protection):
+    """Each part of the protocol is taken away in turn: a test above must fail then."""
+    for where, name, instead in UNPROTECTED[protection]:
+        monkeypatch.setattr(where, name, instead)
+    chance = random.Random(3)
+    with pytest.raises(AssertionError):
+        races_of_transactions(Store, run, chance) if protection not in ("lease", "word") else races(Store, run, chance)

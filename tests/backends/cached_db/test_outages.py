@@ -155,21 +155,25 @@ def test_a_change_that_redis_was_not_told_of_is_seen_in_time(Store, face, server
         assert face(Store(key)).load() == {}
 
 
-def test_a_restart_with_old_data(Store, face, clock, tmp_path):
-    """The copy of before a log-out is there again. It is no older than it may be."""
-    key = saved(face, Store, a=1)
-    with RedisServer("--appendonly", "no") as server, at(server.url):
+def test_a_restart_with_old_data(Store, face, server, clock):
+    """It comes back with what it had last written to disk: the copy of before a log-out, no older than it may be."""
+    key, saved_since = saved(face, Store, a=1), saved(face, Store, a=1)
+    with at(server.url):
         face(Store(key)).load()
-        client = CachedStore.storage.told._opened().client
-        [name] = client.keys("*:copy:*")
-        old = client.dump(name)
+        face(Store(saved_since)).load()
+        CachedStore.storage.told._opened().client.save()
         face(Store(key)).delete()
-        assert face(Store(key)).load() == {}
-        client.restore(name, 0, old)
-        assert face(Store(key)).load() == {"a": 1}
+        session = face(Store(saved_since))
+        session["a"] = 2
+        session.save()
+        assert [face(Store(each)).load() for each in (key, saved_since)] == [{}, {"a": 2}]
+        server.kill()
+        server.start()
+        assert len(CachedStore.storage.told._opened().client.keys("*:copy:*")) == 2
+        assert [face(Store(each)).load() for each in (key, saved_since)] == [{"a": 1}] * 2
         clock.shift(61)
-        assert face(Store(key)).load() == {}
-        assert client.keys("*:copy:*") == []
+        assert [face(Store(each)).load() for each in (key, saved_since)] == [{}, {"a": 2}]
+        everything(face, Store, saved(face, Store, a=1))
 
 
 def test_a_restart_without_data_while_a_session_is_read(Store, face, server):
