@@ -131,7 +131,7 @@ def sql(statement: str) -> list[Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """In Markdown, for docs/performance.md."""
+    """In Markdown, for docs/db.md."""
     lines = ["| Expiry moves | Fill factor | HOT | Table | Indexes |", "|---|---|---|---|---|"]
     for row in rows:
         heap, indexes = (f"{row[f'{kind} before']:,} → {row[f'{kind} after']:,}" for kind in ("heap", "indexes"))
