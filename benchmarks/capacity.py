@@ -32,7 +32,7 @@ KINDS: dict[str, Any] = {
     "PostgreSQL": lambda: PostgresServer("-c", "shared_buffers=512MB", "-c", "max_wal_size=4GB"),
     "MongoDB": MongoDBServer,
 }
-# SecantusDB reads the whole collection for each page of a scan, and for each session that is removed.
+# SecantusDB reads the whole collection for each page of a scan: the square of the sessions for all of them.
 MOST = {"MongoDB": {"store": 10_000, "user": 1000}}
 PARTS = {"sizes": list(KINDS), "load": list(KINDS), "growth": list(KINDS)}
 USUAL = {
