@@ -62,7 +62,9 @@ def test_capacity(tmp_path: Path, part: str) -> None:
     kept = tmp_path / "capacity.json"
     shown = run("capacity.py", "--tiny", "--only", part, "--engine", "Redis", "--json", str(kept))
     found = json.loads(kept.read_text())[part]["Redis"]
-    assert set(found) == {"sizes": {"200"}, "growth": {"store", "user"}}[part]
+    assert set(found) == {"sizes": {"200"}, "growth": {"store", "user", "bytes"}}[part]
+    for took in (took for of in ("store", "user") for verbs in found.get(of, {}).values() for took in verbs.values()):
+        assert took["wall"] > took["client"] > 0 < took["server"]
     assert "Redis" in shown
     assert run("capacity.py", "--from-json", str(kept)) == shown
 

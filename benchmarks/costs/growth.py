@@ -1,12 +1,11 @@
 """What each verb takes, by the number of sessions in the store and of one user. For one engine, that of `site.py`.
 
-Of several calls the quickest counts: what others do on the machine only adds. Users of all sizes are measured in turn.
+By the clock, and of the processor: of this process and of the engine's server. Of several calls the least of each
+counts: what others do on the machine only adds. Users of all sizes are measured in turn.
 """
 
 import itertools
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -15,7 +14,9 @@ from django.test import Client
 from django.urls import reverse
 
 from benchmarks.costs import site  # noqa: F401  sets Django up
+from benchmarks.costs.clocks import Times, least, quickest
 from benchmarks.costs.filling import fill, sized
+from benchmarks.costs.sizes import occupied
 from django_multisession import engine, user_sessions
 from django_multisession.purge import purge
 from django_multisession.statistics import collect
@@ -35,32 +36,23 @@ def user_ids(first: int, sessions: int) -> Iterator[int]:
     return (first + number // USUAL for number in range(sessions))
 
 
-def quickest(calls: int, call: Callable[[], object], before: Callable[[], object] = lambda: None) -> float:
-    """Milliseconds."""
-    took = []
-    for _ in range(calls):
-        before()
-        began = time.perf_counter()
-        call()
-        took.append(time.perf_counter() - began)
-    return min(took) * 1000
-
-
-def grown(sizes: list[int], of_user: list[int]) -> dict[str, Any]:
-    """By the size of the store, then with the last size by that of one user."""
+def grown(sizes: list[int], of_user: list[int]) -> Iterator[dict[str, Any]]:
+    """By the size of the store, then with the last size by that of one user: each time all that was found by then."""
     admin = signed_in_admin()
     keys: list[str] = []
-    found: dict[str, Any] = {"store": {}, "user": {}}
+    found: dict[str, Any] = {"store": {}, "user": {}, "bytes": {}}
+    empty = occupied()
     for size in sizes:
         keys += fill(user_ids(1000 + len(keys) // USUAL, size - len(keys)), SIZE)
         tidied()
+        found["bytes"][size] = occupied() - empty
         found["store"][size] = of_store(keys, admin)
-        print(f"{size:,} sessions: {found['store'][size]}", file=sys.stderr)
+        yield found
     for _ in range(ROUNDS):
         for user, count in enumerate(of_user, start=10**9):
-            took, least = of_one(user, count, admin), found["user"].get(count, {})
-            found["user"][count] = {verb: min(took[verb], least.get(verb, took[verb])) for verb in took}
-    return found
+            took, known = of_one(user, count, admin), found["user"].get(count, {})
+            found["user"][count] = {verb: least(took[verb], known.get(verb, took[verb])) for verb in took}
+        yield found
 
 
 def tidied() -> None:
@@ -77,7 +69,7 @@ def signed_in_admin() -> Client:
     return client
 
 
-def of_store(keys: list[str], admin: Client) -> dict[str, float]:
+def of_store(keys: list[str], admin: Client) -> dict[str, Times]:
     some = itertools.cycle(keys[:: max(1, len(keys) // 997)])
     users = itertools.cycle(range(1000, 1000 + max(1, len(keys) // USUAL), max(1, len(keys) // 9970)))
     fresh = itertools.count(2 * 10**9)
@@ -118,7 +110,7 @@ def of_store(keys: list[str], admin: Client) -> dict[str, float]:
     }
 
 
-def of_one(user: int, count: int, admin: Client) -> dict[str, float]:
+def of_one(user: int, count: int, admin: Client) -> dict[str, Times]:
     person, _ = get_user_model().objects.get_or_create(pk=user, username=str(user))
     keys = itertools.cycle(fill(iter([user] * count), SIZE))
     return {

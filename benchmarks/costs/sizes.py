@@ -32,6 +32,13 @@ def growth(users: Iterator[Any], size: int) -> float:
     return used() - before
 
 
+def occupied() -> float:
+    """All that the engine has of the server's memory or disk now."""
+    if engine.kind() == "redis":
+        return float(engine.store().storage.client.info("memory")["used_memory"])
+    return _postgres() if engine.kind() == "db" else _mongodb()
+
+
 def _redis(empty: bool = False) -> float:
     client = engine.store().storage.client
     if empty:

@@ -1,7 +1,9 @@
 """The tables of docs/capacity.md, from the figures of capacity.py."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+Times = dict[str, float]  # of clocks.py, which needs a site
 
 DAY = 86400
 A_DAY, WRITTEN, PEAK = 20, 0.2, 3  # assumed: requests of a live session, how many of them save; times the average
@@ -16,7 +18,9 @@ SCALES = {"1 M": 10**6, "100 M": 10**8, "1 G": 10**9}
 def markdown(found: dict[str, Any]) -> str:
     parts = {"sizes": _sizes, "load": _load, "growth": _growth}
     tables = [table for part, make in parts.items() if part in found for table in make(found[part])]
-    return "\n\n".join(tables + (_worked(found) if {"sizes", "load"} <= set(found) else [])) + "\n"
+    both = {("sizes", "growth"): _largest, ("sizes", "load"): _worked}
+    tables += [table for needed, make in both.items() if set(needed) <= set(found) for table in make(found)]
+    return "\n\n".join(tables) + "\n"
 
 
 def _table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -46,24 +50,44 @@ def _load(found: dict[str, Any]) -> list[str]:
 
 
 def _growth(found: dict[str, Any]) -> list[str]:
-    titles = {
-        "store": "Milliseconds, by the sessions in the store",
-        "user": "Milliseconds, by the sessions of one user",
-    }
+    measured = {"Milliseconds": _by_the_clock, "Milliseconds of the processor, client / server": _of_the_processor}
+    grown = {"store": "by the sessions in the store", "user": "by the sessions of one user"}
     return [
-        _table(f"{name}: {title}", ["", *(f"{int(size):,}" for size in sizes[by])], _by_verb(sizes[by]))
-        for name, sizes in found.items()
-        for by, title in titles.items()
+        _table(f"{name}: {what}, {title}", ["", *(f"{int(size):,}" for size in by[of])], _by_verb(by[of], shown))
+        for name, by in found.items()
+        for what, shown in measured.items()
+        for of, title in grown.items()
     ]
 
 
-def _by_verb(by_size: dict[str, dict[str, float]]) -> Iterable[list[str]]:
-    for verb in next(iter(by_size.values())):
-        yield [verb, *(_milliseconds(figures[verb]) for figures in by_size.values())]
+def _by_verb(by_size: dict[str, dict[str, Times]], shown: Callable[[Times], str]) -> Iterable[list[str]]:
+    for verb in next(iter(by_size.values()), {}):  # none where a run was stopped before
+        yield [verb, *(shown(figures[verb]) for figures in by_size.values())]
 
 
-def _milliseconds(value: float) -> str:
+def _by_the_clock(took: Times) -> str:
+    return _digits(took["wall"])
+
+
+def _of_the_processor(took: Times) -> str:
+    return f"{_digits(took['client'])} / {_digits(took['server'])}"
+
+
+def _digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _largest(found: dict[str, Any]) -> list[str]:
+    """What the figures for one session and for one user leave out."""
+    rows = []
+    for name, by in found["growth"].items():
+        size, measured = max((int(size), measured) for size, measured in by["bytes"].items())
+        each, users = found["sizes"][name]["600"], size // 10
+        computed = size * each["session"] + users * each["user"]
+        beyond = f"{(measured - computed) / (size + users):.0f}" if name == "Redis" else ""
+        rows.append([name, f"{size:,}", f"{users:,}", _bytes(measured), _bytes(computed), beyond])
+    heads = ["Engine", "Sessions", "Users", "Measured", "By the bytes for each", "Left out for each key"]
+    return [_table("Bytes of the largest store", heads, rows)]
 
 
 def _worked(found: dict[str, Any]) -> list[str]:
