@@ -236,7 +236,7 @@ class ClusterStorage(RedisStorage):
                     answer = await self.commands.at(node, "SCAN", position.cursor, "MATCH", match, "COUNT", count)
                     position.cursor, keys = redis_answers.cursor_and_keys(answer)
                     if not position.cursor:
-                        position.end(await self._told(node))
+                        await self._end(position, node)
                     return keys
                 position.end(told)  # what was left there has gone elsewhere
             await self.commands.look_again()
@@ -248,15 +248,27 @@ class ClusterStorage(RedisStorage):
             return node, await self._told(node)
         slot = min(position.left - position.halves.keys() or position.left)
         told = await self._told(node := await self.commands.node_of_slot(slot))
-        if (id := position.halves.get(slot)) is None or told.leaving.get(slot) != id or id not in told.addresses:
+        if not position.is_half(slot, told):
             position.halves.pop(slot, None)
             return node, told
-        target = await self.commands.node_named(*told.addresses[id])
+        if (target := await self.commands.node_at(told.addresses, told.id, told.leaving[slot])) is None:
+            return None
         its = await self._told(target)
         return (target, its) if slot in its.slots | its.arriving else None
 
+    async def _end(self, position: Position, node: Any) -> None:
+        """What is still on its way there counts if its source has not had it back meanwhile."""
+        told, sources = await self._told(node), dict[str, Node]()
+        for slot in told.arriving & position.slots & position.halves.keys():
+            identity = position.halves[slot][1]
+            if identity not in sources:
+                sources[identity] = await self._told(await self.commands.node_of_slot(slot))
+            if not position.is_half(slot, sources[identity]):
+                del position.halves[slot]
+        position.end(told)
+
     def _stuck(self, position: Position) -> str:
-        to = {f"{slot} (not taken by node {id})" for slot, id in position.halves.items()}
+        to = {f"{slot} (not taken by node {id})" for slot, (id, _) in position.halves.items()}
         return ", ".join(sorted(to)) or ranges(position.left)
 
     # Slots

@@ -101,6 +101,15 @@ class ClusterCommands:
         node = kind(host, port, redis.cluster.PRIMARY, **(self.client.connection_kwargs if self._waits else {}))
         return nodes.nodes_cache.setdefault(node.name, node)
 
+    async def node_at(self, addresses: dict[str, list[tuple[str, int]]], own: str, id: str) -> Any:
+        """A node by its id, if it is known to the one that was asked, whose own id is the other. It is called in the
+        same way as that one: a host name that the nodes announce need not be one that clients can resolve."""
+        if id not in addresses:
+            return None
+        find = self.client.nodes_manager.remap_host_port
+        way = 0 if self.client.get_node(*find(*addresses[own][0])) else 1
+        return await self.node_named(*addresses[id][way])
+
     async def look_again(self) -> None:
         """Ask where the slots are, after a moment."""
         if self._waits:
