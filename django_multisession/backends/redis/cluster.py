@@ -86,8 +86,21 @@ class ClusterStorage(RedisStorage):
         if len(ids := list(ids)) == 1:
             return await super().remove(ids)
         if conf.REDIS_WAIT:
-            return sum([await super(ClusterStorage, self).remove([id]) for id in ids])
+            return await self._remove_each(ids)
         return sum(map(redis_answers.number, await self._ask([("DEL", self._key(id)) for id in ids])))
+
+    async def _remove_each(self, ids: list[str]) -> int:
+        """Where one is not known to be on replicas, or its node is away, the others are removed before that is said:
+        at once, since each would wait as long in vain."""
+        removed = 0
+        for number, id in enumerate(ids):
+            try:
+                removed += await super().remove([id])
+            except EngineUnavailable:
+                with suppress(EngineUnavailable):
+                    await self._ask([("DEL", self._key(id)) for id in ids[number + 1 :]])
+                raise
+        return removed
 
     async def scan(self, after: str | None, limit: int) -> Page:
         """As of one server; `next` is a `Position`."""
@@ -140,13 +153,13 @@ class ClusterStorage(RedisStorage):
         with suppress(EngineUnavailable, Impossible, KeyError):  # an ACL without INFO, say: it may, then
             user_key = self._user_key(user_id)
             members = await self._ask_one(("ZRANGE", user_key, 0, 0), redis_answers.members)
-            node = await self.commands.node_of(user_key)
+            node = await self.commands.node_of_slot(slot := self.client.keyslot(user_key))
             info = await self.commands.at(node, "INFO")
             if not members or info["evicted_keys"] != 0:
                 return True
             told = Node.told(await self.commands.at(node, "CLUSTER NODES"), info)
             whole = Whole(await self._ask_one(("GET", self._key("index")), redis_answers.value))
-            if whole.has_stayed(self.client.keyslot(user_key), told):
+            if whole.has_stayed(slot, told):
                 return False
             return not whole.was_nowhere_else(told, [each for _, each in await self._primaries()])
         return True

@@ -252,7 +252,6 @@ class TestASlotOnItsWay:
         assert functions.revoke_everyone() == 6
         assert list(everything(Store)) == []
 
-
     def test_by_nodes_whose_names_nobody_resolves(self, Store, nodes, on_its_way):
         """They announce one, and clients are told their addresses all the same (`cluster-preferred-endpoint-type`)."""
         _, ids = on_its_way
@@ -280,7 +279,7 @@ def read_at_once(Store, face, ids):
 
 @pytest.mark.parametrize("another", [6000, 16383])
 def test_a_walk_over_a_slot_that_came_back_and_leaves_again(Store, nodes, another):
-    """Between two pages: its target was to be gone over, at once or later, for what its source did not have any more."""
+    """Between two pages: its target was to be gone over, at once or later, for what its source had no more."""
     slot, *ids = ids_of_one_slot(6, "2")
     source, target = nodes.owner(slot), nodes.owner(another)
     target.execute_command("CLUSTER BUMPEPOCH")  # so that it takes the slot without a new one
