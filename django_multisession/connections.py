@@ -57,6 +57,7 @@ class Connections(Generic[S]):
         self._open_async = open_async
         self._settings = settings
         self._names = names
+        self.changes = 0  # how often the process's storage was opened, or closed
         self._kept: list[object] = []  # of the processes that this one was forked from
         self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
         self._lock = Lock()
@@ -95,6 +96,7 @@ class Connections(Generic[S]):
         except EngineUnavailable as error:
             self._failure = EngineUnavailable(str(error))  # which holds no frames
             raise
+        self.changes += 1
         # Aside, its first use by a test is still to come, and is warned of then.
         self._sync, self._aside = (storage, self._aside) if is_used else (None, storage)
         return storage
@@ -120,6 +122,7 @@ class Connections(Generic[S]):
         storage = self.opened
         self._reset()
         if storage is not None:
+            self.changes += 1
             storage.close()
 
     @classmethod

@@ -4,7 +4,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.test import override_settings
@@ -12,6 +12,7 @@ from django.test import override_settings
 from .. import engine
 from ..backends import memory
 from ..conf import conf
+from ..connections import Connections
 
 RUN = secrets.token_hex(4)  # names of two runs differ, be it on two machines
 
@@ -30,10 +31,11 @@ def isolated_sessions() -> Iterator[None]:
         "MULTISESSION_MONGODB_COLLECTION": conf.MONGODB_COLLECTION + suffix,
     }
     with override_settings(**names), memory.SessionStore.storage.aside():
+        before = {name: connections.changes for name, connections in _used()}
         try:
             yield
         finally:
-            _empty()
+            _empty(before)
 
 
 class IsolatedSessionsMixin:
@@ -48,12 +50,21 @@ class IsolatedSessionsMixin:
             super().debug()  # type: ignore[misc]
 
 
-def _empty() -> None:
+def _used() -> Iterator[tuple[str, Connections[Any]]]:
     """Whichever engine these tests have used: an engine made of engines has used two."""
-    for name, empty in EMPTIED.items():
-        module = sys.modules.get(engine.BACKENDS + name)
-        if module and (storage := module.connections.opened):
-            empty(storage)
+    for name in EMPTIED:
+        if module := sys.modules.get(engine.BACKENDS + name):
+            yield name, module.connections
+
+
+def _empty(before: dict[str, int]) -> None:
+    """Other settings within a test have closed what it had opened: that is opened once more, if it can be."""
+    for name, connections in _used():
+        if storage := connections.opened:
+            EMPTIED[name](storage)
+        elif connections.changes > before.get(name, 0):
+            with suppress(Exception):  # what only those settings have named, and may be gone
+                EMPTIED[name](connections.sync())
 
 
 def _empty_redis(storage: Any) -> None:

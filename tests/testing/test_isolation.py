@@ -74,6 +74,17 @@ def test_nothing_is_left_behind_by_a_test_that_fails(Store):
     assert names_in(Store) == before
 
 
+@pytest.mark.parametrize("engine_name", ["redis", "mongodb"])
+def test_nothing_is_left_behind_by_other_settings_within(Store):
+    """They close the engine's client, and whatever is used last may be another's."""
+    before = names_in(Store)
+    with isolated_sessions():
+        signed_in(Store)
+        with override_settings(MULTISESSION_TIMEOUT=2):
+            signed_in(Store)
+    assert names_in(Store) == before
+
+
 def test_one_within_another_leaves_the_outer_alone(Store):
     with isolated_sessions():
         outer = signed_in(Store)

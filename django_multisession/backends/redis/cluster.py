@@ -86,8 +86,21 @@ class ClusterStorage(RedisStorage):
         if len(ids := list(ids)) == 1:
             return await super().remove(ids)
         if conf.REDIS_WAIT:
-            return sum([await super(ClusterStorage, self).remove([id]) for id in ids])
+            return await self._remove_each(ids)
         return sum(map(redis_answers.number, await self._ask([("DEL", self._key(id)) for id in ids])))
+
+    async def _remove_each(self, ids: list[str]) -> int:
+        """Where one is not known to be on replicas, or its node is away, the others are removed before that is said:
+        at once, since each would wait as long in vain."""
+        removed = 0
+        for number, id in enumerate(ids):
+            try:
+                removed += await super().remove([id])
+            except EngineUnavailable:
+                with suppress(EngineUnavailable):
+                    await self._ask([("DEL", self._key(id)) for id in ids[number + 1 :]])
+                raise
+        return removed
 
     async def scan(self, after: str | None, limit: int) -> Page:
         """As of one server; `next` is a `Position`."""
@@ -140,13 +153,13 @@ class ClusterStorage(RedisStorage):
         with suppress(EngineUnavailable, Impossible, KeyError):  # an ACL without INFO, say: it may, then
             user_key = self._user_key(user_id)
             members = await self._ask_one(("ZRANGE", user_key, 0, 0), redis_answers.members)
-            node = await self.commands.node_of(user_key)
+            node = await self.commands.node_of_slot(slot := self.client.keyslot(user_key))
             info = await self.commands.at(node, "INFO")
             if not members or info["evicted_keys"] != 0:
                 return True
             told = Node.told(await self.commands.at(node, "CLUSTER NODES"), info)
             whole = Whole(await self._ask_one(("GET", self._key("index")), redis_answers.value))
-            if whole.has_stayed(self.client.keyslot(user_key), told):
+            if whole.has_stayed(slot, told):
                 return False
             return not whole.was_nowhere_else(told, [each for _, each in await self._primaries()])
         return True
@@ -236,7 +249,7 @@ class ClusterStorage(RedisStorage):
                     answer = await self.commands.at(node, "SCAN", position.cursor, "MATCH", match, "COUNT", count)
                     position.cursor, keys = redis_answers.cursor_and_keys(answer)
                     if not position.cursor:
-                        position.end(await self._told(node))
+                        await self._end(position, node)
                     return keys
                 position.end(told)  # what was left there has gone elsewhere
             await self.commands.look_again()
@@ -248,15 +261,27 @@ class ClusterStorage(RedisStorage):
             return node, await self._told(node)
         slot = min(position.left - position.halves.keys() or position.left)
         told = await self._told(node := await self.commands.node_of_slot(slot))
-        if (id := position.halves.get(slot)) is None or told.leaving.get(slot) != id or id not in told.addresses:
+        if not position.is_half(slot, told):
             position.halves.pop(slot, None)
             return node, told
-        target = await self.commands.node_named(*told.addresses[id])
+        if (target := await self.commands.node_at(told.addresses, told.id, told.leaving[slot])) is None:
+            return None
         its = await self._told(target)
         return (target, its) if slot in its.slots | its.arriving else None
 
+    async def _end(self, position: Position, node: Any) -> None:
+        """What is still on its way there counts if its source has not had it back meanwhile."""
+        told, sources = await self._told(node), dict[str, Node]()
+        for slot in told.arriving & position.slots & position.halves.keys():
+            identity = position.halves[slot][1]
+            if identity not in sources:
+                sources[identity] = await self._told(await self.commands.node_of_slot(slot))
+            if not position.is_half(slot, sources[identity]):
+                del position.halves[slot]
+        position.end(told)
+
     def _stuck(self, position: Position) -> str:
-        to = {f"{slot} (not taken by node {id})" for slot, id in position.halves.items()}
+        to = {f"{slot} (not taken by node {id})" for slot, (id, _) in position.halves.items()}
         return ", ".join(sorted(to)) or ranges(position.left)
 
     # Slots

@@ -64,18 +64,17 @@ class ClusterCommands:
 
     async def at(self, node: Any, *command: Any) -> Any:
         """The answer of that very node; SCAN's is its cursor and keys. Raises `EngineUnavailable`."""
-        try:
-            with errors_of_connections():
-                answer = await settle(self.client.execute_command(*command, target_nodes=node))
-        except (redis.RedisError, OSError) as error:
-            raise EngineUnavailable(f"Redis: {error}") from error
+        with outages():
+            answer = await settle(self.client.execute_command(*command, target_nodes=node))
         if command[0] == "SCAN":
             cursors, keys = answer
             return next(iter(cursors.values())), keys
         return answer
 
     async def primaries(self) -> list[Any]:
-        await self._know_nodes()
+        """Raises `EngineUnavailable`."""
+        with outages():
+            await self._know_nodes()
         return list(self.client.get_primaries())
 
     async def node_of(self, key: str) -> Any:
@@ -84,12 +83,10 @@ class ClusterCommands:
             return self.client.get_node_from_key(key)
 
     async def node_of_slot(self, slot: int) -> Any:
-        """Raises `EngineUnavailable` where nobody has it."""
-        await self._know_nodes()
-        try:
+        """Raises `EngineUnavailable`, also where nobody has it."""
+        with outages():
+            await self._know_nodes()
             return self.client.nodes_manager.get_node_from_slot(slot)
-        except RedisClusterException as error:
-            raise EngineUnavailable(f"Redis: {error}") from error
 
     async def node_named(self, host: str, port: int) -> Any:
         """The node that others know by this address. One without a slot is none that redis-py has been told of."""
@@ -100,6 +97,15 @@ class ClusterCommands:
         kind: Any = redis.asyncio.cluster.ClusterNode if self._waits else redis.cluster.ClusterNode
         node = kind(host, port, redis.cluster.PRIMARY, **(self.client.connection_kwargs if self._waits else {}))
         return nodes.nodes_cache.setdefault(node.name, node)
+
+    async def node_at(self, addresses: dict[str, list[tuple[str, int]]], own: str, id: str) -> Any:
+        """A node by its id, if it is known to the one that was asked, whose own id is the other. It is called in the
+        same way as that one: a host name that the nodes announce need not be one that clients can resolve."""
+        if id not in addresses:
+            return None
+        find = self.client.nodes_manager.remap_host_port
+        way = 0 if self.client.get_node(*find(*addresses[own][0])) else 1
+        return await self.node_named(*addresses[id][way])
 
     async def look_again(self) -> None:
         """Ask where the slots are, after a moment."""
@@ -203,3 +209,13 @@ def errors_of_connections() -> Iterator[None]:
             raise
         is_unknown = error.name in ("redis_connection", "execute_command", "connection_kwargs")  # of no node
         raise (Unknown if is_unknown else redis.ConnectionError)(str(error)) from error
+
+
+@contextmanager
+def outages() -> Iterator[None]:
+    """Whatever redis-py raises, it is an outage: nothing is to be sent again."""
+    try:
+        with errors_of_connections():
+            yield
+    except (redis.RedisError, OSError) as error:
+        raise EngineUnavailable(f"Redis: {error}") from error

@@ -3,8 +3,9 @@
 A SCAN goes over the keys of one node, and slots move from node to node meanwhile. So a walk counts slots, not nodes:
 those that a node had from the beginning of its SCAN to its end are done. Of a slot that it is handing over, and be it
 for days, the keys only go one way: whoever was not met at its source is met by a SCAN of the target that begins
-afterwards, and so it is done after both. A SCAN begins anew on a node that has been replaced or restarted, or that has
-got slots: its epoch tells.
+afterwards, and so it is done after both, if the source is still the same then: a slot that has come back to it and
+leaves it again may have brought them along. A SCAN begins anew on a node that has been replaced or restarted, or that
+has got slots: its epoch tells.
 """
 
 import json
@@ -26,7 +27,7 @@ class Node:
     slots: frozenset[int] = frozenset()  # that it has
     leaving: dict[int, str] = field(default_factory=dict)  # those of them that it is handing over: to whose id
     arriving: frozenset[int] = frozenset()  # that it is being handed
-    addresses: dict[str, tuple[str, int]] = field(default_factory=dict)  # of all nodes, by their ids
+    addresses: dict[str, list[tuple[str, int]]] = field(default_factory=dict)  # of all nodes by id: by IP, and by name
     primaries: int = 0  # that it knows, with slots or without
 
     @property
@@ -43,7 +44,7 @@ class Node:
             for each in own["migrations"]:
                 moves[each["state"]][int(each["slot"])] = each["node_id"]
         about = own["node_id"], str(replication["master_replid"]), str(own["epoch"])
-        addresses = {each["node_id"]: _address(name, each["hostname"]) for name, each in nodes.items()}
+        addresses = {each["node_id"]: _addresses(name, each["hostname"]) for name, each in nodes.items()}
         primaries = sum("master" in each["flags"] for each in nodes.values())
         return cls(*about, slots, moves["migrating"], frozenset(moves["importing"]), addresses, primaries)
 
@@ -58,7 +59,7 @@ class Position:
     slots: frozenset[int] = frozenset()  # that have been there since its SCAN began
     leaving: dict[int, str] = field(default_factory=dict)  # of these: to which node
     cursor: int = 0
-    halves: dict[int, str] = field(default_factory=dict)  # slots whose source is done, and the id of the target
+    halves: dict[int, list[str]] = field(default_factory=dict)  # slots whose source is done: target's id, its identity
     began: list[str] = field(default_factory=list)  # what was noted of each primary when the walk began
 
     @classmethod
@@ -74,7 +75,7 @@ class Position:
 
     def at(self, address: str, node: Node) -> None:
         """Go on at that node, or begin there."""
-        there = node.slots | {slot for slot in node.arriving if self.halves.get(slot) == node.id}
+        there = node.slots | {slot for slot in node.arriving if self.target(slot) == node.id}
         if (address, node.identity) != (self.address, self.identity):
             self.address, self.identity, self.slots, self.leaving, self.cursor = address, node.identity, there, {}, 0
         turned = {slot for slot, id in self.leaving.items() if node.leaving.get(slot) != id}  # keys may have come back
@@ -86,18 +87,28 @@ class Position:
         if node.identity == self.identity:
             self.at(self.address, node)
             self.done |= self.slots - self.leaving.keys()
-            others = {slot: id for slot, id in self.halves.items() if slot not in self.done and id != node.id}
-            self.halves = others | {slot: id for slot, id in self.leaving.items() if slot not in self.done}
+            self.halves = {slot: half for slot, half in self.halves.items() if half[0] != node.id}
+            self.halves |= {slot: [id, node.identity] for slot, id in self.leaving.items()}
+            self.halves = {slot: half for slot, half in self.halves.items() if slot not in self.done}
         self.address, self.identity, self.slots, self.leaving, self.cursor = "", "", frozenset(), {}, 0
+
+    def target(self, slot: int) -> str | None:
+        """Of a slot whose source is done."""
+        return self.halves[slot][0] if slot in self.halves else None
+
+    def is_half(self, slot: int, owner: Node) -> bool:
+        """Whether its source is done, and hands it over still; else both are to be gone over."""
+        return self.halves.get(slot) == [owner.leaving.get(slot), owner.identity]
 
     @property
     def left(self) -> frozenset[int]:
         return ALL_SLOTS - self.done
 
 
-def _address(name: str, hostname: str) -> tuple[str, int]:
+def _addresses(name: str, hostname: str) -> list[tuple[str, int]]:
     host, _, port = name.rpartition(":")
-    return hostname if hostname and "=" not in hostname else host, int(port)  # behind Valkey's may be a shard's id
+    named = hostname if hostname and "=" not in hostname else host  # behind Valkey's may be a shard's id
+    return [(host, int(port)), (named, int(port))]
 
 
 def ranges(slots: Iterable[int]) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import Error, connections, transaction
+from django.test import TestCase
 
 from django_multisession.backends.cached_db import transactions
-from django_multisession.backends.cached_db.copies import _key
+from django_multisession.backends.cached_db.copies import Copies, _key
 from django_multisession.records import identify
 from django_multisession.testing.faces import SyncFace
 from django_multisession.testing.stored import saved
@@ -186,6 +187,45 @@ def test_an_asynchronous_save_in_a_transaction_of_a_synchronous_view(Store, key)
         assert Store(key).load() == {"a": 1, "b": 2}
         roll_back()
     assert Store(key).load() == {"a": 1}
+
+
+def test_what_another_task_has_changed_meanwhile_is_not_cached(Store, key, monkeypatch):
+    """Both are in one transaction: the first has asked whether it has changed the session before the second does."""
+    take, saves = Copies.take, iter(["once"])
+
+    async def and_save(copies: Copies, place: str, id: str) -> Any:
+        found = await take(copies, place, id)
+        if next(saves, None):
+            session = Store(key)
+            await session.aset("b", 2)
+            await session.asave()
+        return found
+
+    Store.storage.told._opened().client.delete(_key(identify(key)))
+    with atomic():
+        monkeypatch.setattr(Copies, "take", and_save)
+        assert async_to_sync(Store(key).aload)() == {"a": 1, "b": 2}
+        monkeypatch.undo()
+        assert elsewhere(Store(key).load) == {"a": 1}
+        roll_back()
+    assert Store(key).load() == {"a": 1}
+
+
+def test_hooks_that_a_test_calls_within_its_transaction_end(Store, monkeypatch):
+    """Django's `captureOnCommitCallbacks()` goes on while hooks leave other hooks."""
+    copied: list[Any] = []
+    copy = transactions._copy
+
+    def counted(*arguments: Any) -> None:
+        copied.append(arguments)
+        if len(copied) < 3:
+            copy(*arguments)
+
+    monkeypatch.setattr(transactions, "_copy", counted)
+    key = saved(SyncFace(), Store, a=1)
+    with atomic(), TestCase.captureOnCommitCallbacks(using=SessionRouter.alias, execute=True):
+        Store(key).load()
+    assert len(copied) <= 2  # within, and after the commit
 
 
 @pytest.mark.parametrize("commits", [True, False])

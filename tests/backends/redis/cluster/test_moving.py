@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import itertools
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -208,9 +209,9 @@ def on_its_way(request, Store, nodes):
         nodes.move(slot, target, source)
 
 
-def ids_of_one_slot(count):
+def ids_of_one_slot(count, last="0"):
     ids = (f"{number:064x}" for number in itertools.count())
-    slot = slot_of("session:" + "0" * 64)
+    slot = slot_of("session:" + last.zfill(64))
     return [slot, *itertools.islice((id for id in ids if slot_of(f"session:{id}") == slot), count)]
 
 
@@ -251,6 +252,23 @@ class TestASlotOnItsWay:
         assert functions.revoke_everyone() == 6
         assert list(everything(Store)) == []
 
+    def test_by_nodes_whose_names_nobody_resolves(self, Store, nodes, on_its_way):
+        """They announce one, and clients are told their addresses all the same (`cluster-preferred-endpoint-type`)."""
+        _, ids = on_its_way
+        try:
+            for node in nodes.clients:
+                node.config_set("cluster-announce-hostname", "nowhere.invalid")
+            wait_until(lambda: all(names_known_to(node) == len(nodes.clients) for node in nodes.clients))
+            assert {record.id for record in everything(Store)} == set(ids[:6])
+        finally:
+            for node in nodes.clients:
+                node.config_set("cluster-announce-hostname", "")
+
+
+def names_known_to(client):
+    nodes = client.execute_command("CLUSTER NODES").values()
+    return sum(each["hostname"] == "nowhere.invalid" for each in nodes)
+
 
 def read_at_once(Store, face, ids):
     async def all_of_them():
@@ -258,6 +276,34 @@ def read_at_once(Store, face, ids):
 
     if not isinstance(face, SyncFace):
         face.runner.run(all_of_them())
+
+
+@pytest.mark.parametrize("another", [6000, 16383])
+def test_a_walk_over_a_slot_that_came_back_and_leaves_again(Store, nodes, another):
+    """Between two pages: its target was to be gone over, at once or later, for what its source had no more."""
+    slot, *ids = ids_of_one_slot(6, "2")
+    source, target = nodes.owner(slot), nodes.owner(another)
+    target.execute_command("CLUSTER BUMPEPOCH")  # so that it takes the slot without a new one
+    for id in ids:
+        run_sync(Store.storage.insert(a_record(id)))
+    nodes.begin_to_move(slot, source, target)
+    nodes.migrate(slot, source, target, 3)
+    page = run_sync(Store.storage.scan(None, 10))
+    while str(slot) not in json.loads(page.next)["halves"]:
+        page = run_sync(Store.storage.scan(page.next, 10))
+    met = {record.id for record in page}
+    nodes.move(slot, source, target)
+    nodes.move(slot, target, source)
+    nodes.begin_to_move(slot, source, target)
+    try:
+        assert len(met) == 3
+        while page.next:
+            page = run_sync(Store.storage.scan(page.next, 10))
+            met |= {record.id for record in page}
+    finally:
+        nodes.move(slot, source, target)
+        nodes.move(slot, target, source)
+    assert met == set(ids)
 
 
 def test_a_slot_that_its_target_does_not_take(Store, nodes, monkeypatch):

@@ -18,6 +18,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from django_multisession import user_sessions
 from django_multisession.backends.redis import SessionStore, urls
 from django_multisession.backends.redis import clients as redis_clients
+from django_multisession.backends.redis.cluster import ClusterStorage
 from django_multisession.backends.redis.cluster_commands import errors_of_connections
 from django_multisession.backends.redis.scripts import LIST_ALONE, SHA
 from django_multisession.exceptions import EngineUnavailable
@@ -168,6 +169,21 @@ class TestClients:
             pytest.raises(EngineUnavailable),
         ):
             SessionStore().exists("a key of somebody")
+
+    @pytest.mark.parametrize("verb", [("scan", None, 10), ("clock",), ("purge", utcnow(), 10), ("of_user", "1")])
+    def test_an_outage_before_the_first_command(self, verb):
+        """The asynchronous client looks for the nodes then, and where the synchronous one has found them."""
+
+        async def ask():
+            nodes = [redis.asyncio.cluster.ClusterNode("127.0.0.1", free_port())]
+            storage = ClusterStorage(redis.asyncio.RedisCluster(startup_nodes=nodes))
+            try:
+                await getattr(storage, verb[0])(*verb[1:])
+            finally:
+                await storage.aclose()
+
+        with pytest.raises(EngineUnavailable):
+            asyncio.run(ask())
 
 
 @contextmanager

@@ -214,6 +214,16 @@ class TestWait:
                 verbs.remove([ID])
             assert verbs.read(ID) is None
 
+    def test_all_of_many_are_removed_where_there_are_too_few_replicas(self, verbs):
+        """Of a user whose sessions are revoked none stays signed in."""
+        ids = [f"{number:064x}" for number in range(8)]
+        for id in ids:
+            verbs.insert(a_record(id))
+        too_many = override_settings(MULTISESSION_REDIS_WAIT=2, MULTISESSION_TIMEOUT=0.4)
+        with too_many, pytest.raises(EngineUnavailable, match="not on 2 replicas"):
+            verbs.remove(ids)
+        assert not any(verbs.read(id) for id in ids)
+
 
 def test_a_purge_goes_on_where_its_batch_before_has_ended(verbs, client, Store):
     """On a primary after another, until all are done."""
