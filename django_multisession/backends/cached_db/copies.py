@@ -67,9 +67,8 @@ return 1
 """
 # Each hot read brings a token of its own, and a call of the kernel for it takes 3 % of the read.
 DRAWN = 256
-_leases: deque[bytes] = deque()  # whose pop() hands out each once, to whichever thread
-if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(after_in_child=_leases.clear)  # they are the parent's
+# Of this process, since a forked one has its parent's, whether or not the server that forks tells Python.
+_leases: dict[int, deque[bytes]] = {}
 
 SHA = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (TAKE, FILL)}
 
@@ -270,10 +269,11 @@ def _meaning(place: str, id: str, age: float, lease: bytes, answer: Any) -> Reco
 
 def _new_lease() -> bytes:
     try:
-        return _leases.pop()
-    except IndexError:
+        return _leases[os.getpid()].pop()  # which hands out each once, to whichever thread
+    except (KeyError, IndexError):
         drawn = os.urandom(TOKEN_SIZE * DRAWN)
-        _leases.extend(LEASE + drawn[at : at + TOKEN_SIZE] for at in range(0, len(drawn), TOKEN_SIZE))
+        leases = (LEASE + drawn[at : at + TOKEN_SIZE] for at in range(0, len(drawn), TOKEN_SIZE))
+        _leases[os.getpid()] = deque(leases)
         return LEASE + os.urandom(TOKEN_SIZE)
 
 

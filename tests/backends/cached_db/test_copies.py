@@ -1,6 +1,7 @@
 """What a copy is worth: signed for its session and its place, for no longer than its age, within the session's own."""
 
 import asyncio
+import ctypes
 import os
 import threading
 import time
@@ -153,12 +154,13 @@ def test_tokens_live_for_the_timeout(Store, client, settings):
     assert client.get(name) == lease.value
 
 
-def test_tokens_are_nobody_elses():
+@pytest.mark.parametrize("fork", [os.fork, ctypes.PyDLL(None).fork], ids=["Python's", "one that Python is not told of"])
+def test_tokens_are_nobody_elses(fork):
     """Neither another thread's nor another process's: who has the same may store a copy that another should not."""
     with ThreadPoolExecutor(8) as pool:
         drawn = list(pool.map(lambda _: copies._new_lease(), range(20 * copies.DRAWN)))
     r, w = os.pipe()
-    if not (child := os.fork()):
+    if not (child := fork()):
         try:
             os.write(w, b"".join(copies._new_lease() for _ in range(copies.DRAWN)))
         finally:
