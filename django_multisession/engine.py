@@ -57,10 +57,9 @@ def is_ours(store: type) -> bool:
 
 
 def import_error() -> Exception | None:
-    """Why a module of this package that the setting names cannot be imported: misspelled, or its driver is missing."""
+    """Why what the setting names is no engine that can be imported: misspelled, say, or its driver is missing."""
     try:
-        if name().startswith(PACKAGE):
-            import_module(name())
-    except (ImportError, ImproperlyConfigured) as error:
+        store_class()
+    except (AttributeError, ImportError, ImproperlyConfigured) as error:
         return error
     return None
