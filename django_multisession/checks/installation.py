@@ -58,7 +58,7 @@ def settings_of_no_engine(**_kwargs: object) -> list[checks.CheckMessage]:
 def _set_in_vain() -> Problems:
     if found := [name for name in NAMES if hasattr(settings, name) and name not in OF_THE_PURGE]:
         message = f"SESSION_ENGINE is Django's {engine.name()!r}, so {', '.join(found)} is without effect."
-        yield message, f"Set SESSION_ENGINE to an engine of this package: {engine.BACKENDS}redis, .mongodb, .db or .cached_db."
+        yield message, f"Set SESSION_ENGINE to an engine of this package: {engine.BACKENDS}redis, .mongodb or .db."
 
 
 @check("W041", *EVERY_ENGINE)
