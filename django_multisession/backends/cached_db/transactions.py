@@ -87,26 +87,26 @@ def _tells_of_commit(alias: str) -> bool:
     return connection.in_atomic_block and connection.commit_on_exit
 
 
-def read_and_copy(alias: str, copies: Copies, place: str, id: str, lease: Lease, later: bool = True) -> Record | None:
-    """`later`: after the commit too, where the transaction keeps what it has read from being stored now."""
-    rows, is_newest = _fetch(alias, id)
+def read_and_copy(alias: str, copies: Copies, place: str, id: str, lease: Lease) -> Record | None:
+    rows, is_newest = _fetch(alias, id, copies)
     record = statements.record_of(rows[0]) if rows else None
-    if record is not None and not is_newest and later and _tells_of_commit(alias):
-        transaction.on_commit(lambda: _copy(alias, id, copies), using=alias, robust=True)
     run_sync(copies.fill(place, lease, record) if record is not None and is_newest else copies.forget([id]))
     return record
 
 
-def _fetch(alias: str, id: str) -> tuple[list[Any], bool]:
-    """The row, and whether the database showed what is committed now: in a transaction it may be an older snapshot, or
-    what another task has changed there since the caller has asked."""
+def _fetch(alias: str, id: str, copies: Copies) -> tuple[list[Any], bool]:
+    """The row, and whether the database showed what is committed now: in a transaction it may be an older snapshot."""
     if not in_transaction(alias):
         return statements.fetch(alias, statements.read_sql, id, epoch_now()), True
-    if connections[alias].vendor != "postgresql":
-        return statements.fetch(alias, statements.read_sql, id, epoch_now()), False
-    rows = statements.fetch(alias, _read_with_isolation_sql, id, epoch_now())
-    is_newest = bool(rows) and rows[0][-1] in EACH_ITS_SNAPSHOT and not has_changed(alias, id)
-    return [row[:-1] for row in rows], is_newest
+    if connections[alias].vendor == "postgresql":
+        rows = statements.fetch(alias, _read_with_isolation_sql, id, epoch_now())
+        is_newest = bool(rows) and rows[0][-1] in EACH_ITS_SNAPSHOT
+        rows = [row[:-1] for row in rows]
+    else:
+        rows, is_newest = statements.fetch(alias, statements.read_sql, id, epoch_now()), False
+    if rows and not is_newest and _tells_of_commit(alias):
+        transaction.on_commit(lambda: _copy(alias, id, copies), using=alias, robust=True)
+    return rows, is_newest
 
 
 @lru_cache
@@ -115,8 +115,7 @@ def _read_with_isolation_sql(alias: str, vendor: str) -> str:
 
 
 def _copy(alias: str, id: str, copies: Copies) -> None:
-    """After the commit: read what is newest now, and store the copy of that. Never later still: a test that calls the
-    hooks within its transaction would call this one without an end."""
+    """After the commit: read what is newest now, and store the copy of that."""
     where = place(alias)
     if isinstance(lease := run_sync(copies.take(where, id)), Lease):
-        read_and_copy(alias, copies, where, id, lease, later=False)
+        read_and_copy(alias, copies, where, id, lease)
