@@ -8,11 +8,13 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 PAGES = {"CONTRIBUTING.md": "contributing", "SECURITY.md": "security-policy", "CHANGELOG.md": "changelog"}  # as there
 
+RELATIVE = re.compile(r"""(?:(?<=\]\()|(?<=src=")|(?<=srcset="))(?!https?:|#)[^)"#\s]+""")  # of Markdown, of HTML
+
 
 class Readme(MetadataHookInterface):
     def update(self, metadata: dict[str, Any]) -> None:
         text = (Path(self.root) / "README.md").read_text(encoding="utf-8")
-        text = re.sub(r"(?<=\]\()(?!https?:|#)([^)#\s]+)", lambda link: published(link[1], metadata["urls"]), text)
+        text = RELATIVE.sub(lambda link: published(link[0], metadata["urls"]), text)
         metadata["readme"] = {"content-type": "text/markdown", "text": text}
 
 

@@ -57,10 +57,11 @@ def is_ours(store: type) -> bool:
 
 
 def import_error() -> Exception | None:
-    """Why a module of this package that the setting names cannot be imported: misspelled, or its driver is missing."""
+    """Why what the setting names is no engine that can be imported: misspelled, say, or its driver is missing."""
     try:
-        if name().startswith(PACKAGE):
-            import_module(name())
-    except (ImportError, ImproperlyConfigured) as error:
+        module = import_module(name())
+    except (AttributeError, ImportError, ImproperlyConfigured) as error:  # the first where it is no text
         return error
-    return None
+    # Where the class is made when it is asked for, as for a move, the engine's own checks tell what it lacks.
+    has_class = not {"SessionStore", "__getattr__"}.isdisjoint(vars(module))
+    return None if has_class else ImportError(f"module {name()!r} has no attribute 'SessionStore'")

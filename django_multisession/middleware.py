@@ -176,5 +176,12 @@ logging.getLogger("django.request").addFilter(_is_news)
 
 def knows_requests() -> bool:
     """Whether the package's middleware is there, which says whose request it is that changes a password."""
-    classes = (import_string(path) for path in settings.MIDDLEWARE)
-    return any(isinstance(each, type) and issubclass(each, SessionMiddleware) for each in classes)
+    return any(is_middleware(path, SessionMiddleware) for path in settings.MIDDLEWARE)
+
+
+def is_middleware(path: str, kind: type) -> bool:
+    try:
+        found = import_string(path)
+    except ImportError:  # as Django will say
+        return False
+    return isinstance(found, type) and issubclass(found, kind)

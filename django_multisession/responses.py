@@ -26,7 +26,7 @@ from .exceptions import TooManySessions
 Response = TypeVar("Response", bound=HttpResponse)
 
 HTML = "text/html"
-JSON = "application/json", "application/json; charset=utf-8", "application/json; charset=UTF-8"
+JSON = "application/json"
 RETRY_AFTER = 10  # seconds
 UNAVAILABLE = "503.html", "django_multisession/503.html"  # the site's own first
 REFUSED = "django_multisession/refused.html"
@@ -41,13 +41,20 @@ _telling = Lock()
 
 
 def wants_json(request: Any) -> bool:
-    """By the header `Accept`: whatever leaves it open gets HTML."""
-    return request.method == "DELETE" or request.get_preferred_type([HTML, *JSON]) in JSON
+    """By the header `Accept`, whatever parameters its JSON has, as a version. What leaves it open gets HTML."""
+    if request.method == "DELETE":
+        return True
+    asked = request.accepted_types  # the preferred one first
+    in_json = next((each for each in asked if f"{each.main_type}/{each.sub_type}" == JSON), request.accepted_type(JSON))
+    in_html = request.accepted_type(HTML)
+    if in_json is None or in_html is None:
+        return in_json is not None
+    return bool(asked.index(in_json) < asked.index(in_html))
 
 
 def given(request: Any, name: str) -> str:
     """A field of a form, or of an object in JSON; empty where it is not there."""
-    if request.content_type != JSON[0]:
+    if request.content_type != JSON:
         return str(request.POST.get(name, ""))
     try:
         text = str(json.loads(request.body)[name])

@@ -62,6 +62,11 @@ def hints(**settings: Any) -> str:
         return " ".join(str(message.hint) for message in run_checks())
 
 
+def texts(**settings: Any) -> str:
+    with override_settings(**settings):
+        return " ".join(message.msg for message in run_checks())
+
+
 @pytest.mark.parametrize("name", ["redis", "mongodb", "db"])
 def test_a_right_configuration_is_silent(name: str) -> None:
     assert found(**engine(name)) == ""
@@ -150,6 +155,32 @@ def test_engine_misspelled() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("django_multisesion.backends.redis", "No module named 'django_multisesion'"),
+        ("django_multisession.records", "has no attribute 'SessionStore'"),
+        (None, "None"),
+    ],
+)
+def test_what_is_no_engine(name: Any, why: str) -> None:
+    """Not only a module of this package: its name may be what is misspelled."""
+    assert found(SESSION_ENGINE=name) == "E003"
+    assert why in texts(SESSION_ENGINE=name)
+
+
+def test_a_serializer_that_cannot_be_imported() -> None:
+    wrong = engine("db") | {"SESSION_SERIALIZER": "nosuch.Serializer"}
+    assert found(**wrong) == "E019"
+    assert "No module named 'nosuch'" in texts(**wrong)
+
+
+def test_a_middleware_that_cannot_be_imported_is_left_to_django() -> None:
+    tracked = {"MULTISESSION_TRACK_CLIENT": True, "MULTISESSION_ON_CLIENT_CHANGE": "signal"}
+    ours = "django_multisession.middleware.SessionMiddleware"
+    assert found(MIDDLEWARE=["no.such.Middleware", ours], **tracked, **engine("db")) == ""
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         *[("KEY_PREFIX", value) for value in ("", " ", "a b", "a\n", b"session", None)],
@@ -228,11 +259,11 @@ def test_cryptography_missing(keys: list[str], numbers: str, monkeypatch: pytest
 
 
 def test_pickle_serializer() -> None:
-    assert found(deploy=True, SESSION_SERIALIZER="mysite.PickleSerializer", **engine("db")) == "W004"
+    assert found(deploy=True, SESSION_SERIALIZER="pickle.Pickler", **engine("db")) == "W004"
 
 
 def test_pickle_serializer_is_for_deployment() -> None:
-    assert found(SESSION_SERIALIZER="mysite.PickleSerializer") == ""
+    assert found(SESSION_SERIALIZER="pickle.Pickler") == ""
 
 
 # What surrounds the sessions

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from .test_checks import found, hints
+from .test_checks import found, hints, texts
 
 
 def higher(base: Any, ours: Any, theirs: Any) -> Any:
@@ -37,6 +37,10 @@ def test_what_is_no_rule(wrong: Any) -> None:
 
 def test_the_rules_that_there_are_are_named() -> None:
     assert "append, union, sum, deep" in hints(MULTISESSION_MERGE={"cart": "apend"})
+
+
+def test_why_a_rule_cannot_be_imported_is_told() -> None:
+    assert "No module named 'nosuch'" in texts(MULTISESSION_MERGE={"cart": "nosuch.rule"})
 
 
 @pytest.mark.parametrize("key", ["_auth_user_id", "_auth_user_backend", "_auth_user_hash"])

@@ -7,7 +7,7 @@ import pytest
 
 from .sites import Site
 
-PICKLE = "django.contrib.sessions.serializers.PickleSerializer"
+PICKLE = "pickle.Pickler"  # Django has none any more
 NOWHERE = "redis://127.0.0.1:1/0"
 
 

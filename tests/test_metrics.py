@@ -68,6 +68,17 @@ def test_saves_and_durations(Store, face, reader, engine_name):
     assert found["storage.duration"] == {f"{kind} {verb}": 1 for verb in ("insert", "read", "replace")}
 
 
+@pytest.mark.parametrize("engine_name", ["memory"])
+def test_the_buckets_tell_a_fast_store_from_a_slow_one(face, Store, reader):
+    """The SDK's own are for milliseconds: all that takes less than 5 seconds would be in one of them."""
+    saved(face, Store, a=1)
+    metrics_of = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
+    [durations] = [each for each in metrics_of if each.name.endswith(".duration")]
+    bounds = durations.data.data_points[0].explicit_bounds
+    assert len([bound for bound in bounds if bound <= 0.01]) >= 5
+    assert max(bounds) > 5  # MULTISESSION_TIMEOUT
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine_name", ["redis"])
 def test_a_cluster_is_measured_as_one_server_is(face, reader, engine_name):

@@ -25,6 +25,9 @@ from django_multisession.twins import run_sync
 from .browsers import AUTH, COOKIE, DJANGOS, OURS, Browser, new_user
 from .conftest import ENGINES
 
+# Sockets that PyMongo's cancelled monitors have left open may be collected in any later test.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture(params=[*ENGINES, "cached_sqlite"])
 def engine_name(request: pytest.FixtureRequest) -> str:

@@ -91,8 +91,12 @@ def test_the_links_of_the_description_lead_to_pages_that_are_published(wheel: zi
     """An index shows it without the files beside it: neither links nor pictures may be relative."""
     metadata = message_from_bytes(wheel.read(f"{INFO}/METADATA"))
     [site] = [value.split(", ")[1] for value in metadata.get_all("Project-URL") if value.startswith("Documentation, ")]
-    links = re.findall(r"\]\(([^)\s]+)\)", str(metadata.get_payload()))
+    text = str(metadata.get_payload())
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
     assert len(links) >= 20
+    pictures = re.findall(r'<(?:img|source) [^>]*\bsrc(?:set)?="([^"]+)"', text)
+    assert len(pictures) >= 4
+    links += pictures
     assert [link for link in links if not link.startswith(("https://", "#"))] == []
     ours = {link.removeprefix(site) for link in links if link.startswith(site)}
     assert {link.partition("#")[0] for link in ours} <= published()
@@ -105,6 +109,7 @@ def published() -> set[str]:
     """What Sphinx makes: a page of each, and a copy of each picture that a page shows."""
     pages = [*(ROOT / "docs").glob("*.md")]
     pictures = {name for page in pages for name in re.findall(r"\(images/([^)]+)\)", page.read_text())}
+    pictures |= {name.replace("-light.", "-dark.") for name in pictures}  # `DarkPictures` in docs/conf.py
     return {f"{page.stem}.html" for page in pages} | {f"_images/{name}" for name in pictures}
 
 

@@ -7,12 +7,13 @@ Always, without any I/O::
     W041  clients are tracked, but ua-parser is missing: the pages show whole headers
     W042  the page of a user's sessions is used, but clients are not tracked: it can name no browser
     W043  MULTISESSION_ON_CLIENT_CHANGE without what it compares, or without the package's middleware
-    E003  SESSION_ENGINE names a module of this package that cannot be imported (misspelled, or its driver is missing)
+    E003  SESSION_ENGINE cannot be imported (misspelled, or its driver is missing), or is no engine
     E004  a setting of a wrong type or range
     W007  MULTISESSION_IDLE_AGE without SESSION_SAVE_EVERY_REQUEST: requests that only read do not count
     W009  MULTISESSION_REVOKE_ON has "password", but the package's middleware is missing
     E005  MULTISESSION_ENCRYPTION_KEYS is no list of usable keys
     E006  encryption keys, but no cryptography library
+    E019  SESSION_SERIALIZER cannot be imported
     E020  MULTISESSION_MERGE is no dict, or has an unknown rule
     E021  MULTISESSION_MERGE has a rule for a key of django.contrib.auth
     E007  redis, cached_db: SESSION_CACHE_ALIAS is not in CACHES
@@ -109,7 +110,7 @@ def _suggestion(name: str) -> str:
 def engine_not_importable() -> Problems:
     if error := engine.import_error():
         there_are = f"There are: {engine.BACKENDS}redis, .mongodb, .db, .cached_db and .memory."
-        yield f"SESSION_ENGINE cannot be imported: {error}", there_are
+        yield f"SESSION_ENGINE {engine.name()!r} cannot be imported: {error}", there_are
 
 
 def is_whole(value: object, least: int) -> bool:
@@ -209,6 +210,12 @@ def unusable_encryption_keys() -> Problems:
         yield "A key of MULTISESSION_ENCRYPTION_KEYS is not 32 bytes (raw, in hex or in base64).", hint
 
 
+@check("E019", *EVERY_ENGINE)
+def serializer_not_importable() -> Problems:
+    if why := import_problem(path := settings.SESSION_SERIALIZER):
+        yield f"SESSION_SERIALIZER is {path!r}{why}.", "Correct it, or leave it out for Django's JSON."
+
+
 @check("E006", *EVERY_ENGINE)
 def cryptography_missing() -> Problems:
     if conf.ENCRYPTION_KEYS and find_spec("cryptography") is None:
@@ -217,7 +224,8 @@ def cryptography_missing() -> Problems:
 
 @check("W004", *EVERY_ENGINE, tags=[checks.Tags.security], deploy=True)
 def pickle_serializer() -> Problems:
-    if "pickle" in settings.SESSION_SERIALIZER.lower():
+    path = settings.SESSION_SERIALIZER
+    if "pickle" in path.lower() and not import_problem(path):  # else E019 says what is wrong
         message = "SESSION_SERIALIZER is a pickle: whoever learns SECRET_KEY can run code on the server."
         yield message, "Leave it out, for JSON, or write a serializer for the types that you need."
 

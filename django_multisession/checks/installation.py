@@ -6,11 +6,10 @@ from django.conf import settings
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.core import checks
 from django.urls import reverse
-from django.utils.module_loading import import_string
 
 from .. import engine
 from ..conf import NAMES, conf
-from ..middleware import knows_requests
+from ..middleware import is_middleware, knows_requests
 from . import EVERY_ENGINE, EVERY_SITE, Problems, check, messages
 
 DJANGOS_ENGINES = "django.contrib.sessions.backends."
@@ -48,20 +47,12 @@ def session_middleware_too_late() -> Problems:
 
 
 def _session_middlewares() -> list[str]:
-    return [path for path in settings.MIDDLEWARE if _is_session_middleware(path)]
-
-
-def _is_session_middleware(path: str) -> bool:
-    try:
-        found = import_string(path)
-    except ImportError:  # as Django will say
-        return False
-    return isinstance(found, type) and issubclass(found, SessionMiddleware)
+    return [path for path in settings.MIDDLEWARE if is_middleware(path, SessionMiddleware)]
 
 
 @checks.register
 def settings_of_no_engine(**_kwargs: object) -> list[checks.CheckMessage]:
-    return messages("W040", _set_in_vain()) if engine.name().startswith(DJANGOS_ENGINES) else []
+    return messages("W040", _set_in_vain()) if str(engine.name()).startswith(DJANGOS_ENGINES) else []
 
 
 def _set_in_vain() -> Problems:

@@ -5,7 +5,7 @@ from typing import Any
 from ..conf import conf
 from ..payload import rules
 from ..payload.merging import AUTH_KEYS
-from . import EVERY_ENGINE, Problems, check, is_callable
+from . import EVERY_ENGINE, Problems, check, import_problem, is_callable
 
 RULES = ", ".join(rules.BUILT_IN)
 
@@ -23,7 +23,8 @@ def unknown_rule() -> Problems:
             yield message, "Leave it out: messages are merged by default."
         elif not _is_rule(rule):
             hint = f"There are: {RULES}; or the dotted path of a function(base, ours, theirs)."
-            yield f"MULTISESSION_MERGE knows no rule {rule!r}, for the key {key!r}.", hint
+            why = import_problem(rule)
+            yield f"MULTISESSION_MERGE has for the key {key!r} no rule that is known, but {rule!r}{why}.", hint
 
 
 @check("E021", *EVERY_ENGINE)

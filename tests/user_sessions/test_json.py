@@ -57,6 +57,9 @@ def test_the_list(Store, ann):
 @pytest.mark.parametrize(
     ("accept", "is_json"),
     [
+        ("application/json; version=1.0", True),  # as Django REST framework's clients ask
+        ("application/json; indent=4, */*; q=0.1", True),
+        ("application/json; version=1; q=0.2, */*", False),
         ("application/json", True),
         ("application/json, text/html;q=0.5", True),
         ("application/json; charset=utf-8", True),
