@@ -13,9 +13,9 @@ from django_multisession.records import identify
 from django_multisession.testing.stored import saved, stored
 
 from ..conftest import ENGINES
-from ..interleaving import interleave_async, interleave_sync
+from ..interleaving import interleave_async, interleave_sync, so_many
 
-TIMES = 1000  # interleavings for each engine and face
+TIMES = 1000  # interleavings for each engine and face, or `so_many`
 BATCH = 50
 
 pytestmark = pytest.mark.slow
@@ -32,9 +32,9 @@ def engine_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_a_log_out_wins_whatever_the_order(Store, face, verbs):
+def test_a_log_out_wins_whatever_the_order(Store, face, verbs, engine_name):
     chance = random.Random(1)
-    for _ in range(TIMES // BATCH):
+    for _ in range(so_many(TIMES, engine_name) // BATCH):
         keys = [saved(face, Store, a=1, _auth_user_id="9") for _ in range(BATCH)]
         came_through = [race(Store, face, key, chance.choice([write, touch, rewrite]), log_out, chance) for key in keys]
         assert 0 < sum(came_through) < BATCH  # either came first at times
@@ -42,15 +42,15 @@ def test_a_log_out_wins_whatever_the_order(Store, face, verbs):
         assert verbs.of_user("9") == []
 
 
-def test_a_cycled_key_stays_gone_whatever_the_order(Store, face, verbs):
+def test_a_cycled_key_stays_gone_whatever_the_order(Store, face, verbs, engine_name):
     chance = random.Random(2)
-    for _ in range(TIMES // 4):
+    for _ in range(so_many(TIMES, engine_name) // 4):
         key = saved(face, Store, a=1)
         race(Store, face, key, chance.choice([write, touch, rewrite]), cycle, chance)
         assert verbs.read(identify(key)) is None
 
 
-def test_a_log_out_while_the_key_is_cycled_leaves_no_copy(Store, face, verbs):
+def test_a_log_out_while_the_key_is_cycled_leaves_no_copy(Store, face, verbs, engine_name):
     """Nothing is left of a session that the log-out had found, also where its key was cycled before it was removed."""
     chance, came_through, found = random.Random(3), [], []
 
@@ -58,7 +58,7 @@ def test_a_log_out_while_the_key_is_cycled_leaves_no_copy(Store, face, verbs):
         found.append(session.session_key is not None)
         await log_out(session, storage)
 
-    for _ in range(TIMES // 4):
+    for _ in range(so_many(TIMES, engine_name) // 4):
         key = saved(face, Store, a=1, _auth_user_id="9")
         came_through.append(race(Store, face, key, cycle, log_out_of_what_is_found, chance))
         assert [record.user_id for record in verbs.scan(None, BATCH)] == ["9"] * (not found[-1])
@@ -68,9 +68,9 @@ def test_a_log_out_while_the_key_is_cycled_leaves_no_copy(Store, face, verbs):
     assert 0 < sum(found) < len(found)
 
 
-def test_two_saves_keep_both_changes_whatever_the_order(Store, face):
+def test_two_saves_keep_both_changes_whatever_the_order(Store, face, engine_name):
     chance = random.Random(4)
-    for _ in range(TIMES // 10):
+    for _ in range(so_many(TIMES, engine_name) // 10):
         key = saved(face, Store, a=1)
         race(Store, face, key, write, write_too, chance, gone=False)
         assert stored(face, Store, key) == {"a": 1, "written": True, "written too": True}

@@ -1,7 +1,6 @@
 """A cycled key is no log-out for the requests beside it, and a log-out, a log-in and a new password win over it."""
 
 import asyncio
-import os
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from django_multisession.twins import run_sync
 from django_multisession.user_sessions import passes, rotation
 
 from ..conftest import ENGINES
-from ..interleaving import interleave_async, interleave_sync
+from ..interleaving import interleave_async, interleave_sync, so_many
 from ..test_requests import ann, key_of, sessions_of  # noqa: F401  a fixture
 
 BATCH = 50
@@ -242,19 +241,11 @@ async def _running(Store: Any) -> Any:
 
 @pytest.mark.slow
 class TestInterleavings:
-    """1,000 for each face in all, storage method by storage method; a fifth of them on the servers that take longer.
+    """1,000 for each engine and face in all, or `so_many`, storage method by storage method."""
 
-    `HYPOTHESIS_PROFILE=thorough` makes as many on these.
-    """
-
-    @pytest.fixture
-    def times(self, engine_name):
-        quick = engine_name in ("memory", "redis") or os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
-        return lambda number: number if quick else number // 5
-
-    def test_siblings_that_all_rotate(self, Store, face, verbs, times):
+    def test_siblings_that_all_rotate(self, Store, face, verbs, engine_name):
         chance = random.Random(5)
-        for _ in range(times(100)):
+        for _ in range(so_many(100, engine_name)):
             key = saved(face, Store, **USER)
             stores = race(Store, face, key, [rotate_and_save(n) for n in range(4)], chance)
             assert {store.session_key for store in stores} != {key}
@@ -263,34 +254,34 @@ class TestInterleavings:
             assert stored(face, Store, stores[0].session_key) == expected
             verbs.remove([identify(stores[0].session_key)])
 
-    def test_a_rotation_and_saves(self, Store, face, verbs, times):
+    def test_a_rotation_and_saves(self, Store, face, verbs, engine_name):
         chance = random.Random(6)
-        for _ in range(times(200)):
+        for _ in range(so_many(200, engine_name)):
             key = saved(face, Store, **USER)
             stores = race(Store, face, key, [rotate_and_save(0), save(1), save(2)], chance)
             assert {store.session_key for store in stores} <= {key, stores[0].session_key}
             assert stored(face, Store, stores[0].session_key) == {**USER, "key0": 0, "key1": 1, "key2": 2}
             verbs.remove([identify(stores[0].session_key)])
 
-    def test_a_log_out_wins(self, Store, face, verbs, times):
+    def test_a_log_out_wins(self, Store, face, verbs, engine_name):
         chance = random.Random(7)
-        for _ in range(times(500)):
+        for _ in range(so_many(500, engine_name)):
             key = saved(face, Store, **USER)
             race(Store, face, key, [rotate_and_save(0), rotate_and_save(1), log_out, save(2)], chance, strict=False)
             assert verbs.of_user("9") == []
             assert verbs.scan(None, BATCH) == []
 
-    def test_a_revocation_wins(self, Store, face, verbs, times):
+    def test_a_revocation_wins(self, Store, face, verbs, engine_name):
         chance = random.Random(8)
-        for _ in range(times(200)):
+        for _ in range(so_many(200, engine_name)):
             key = saved(face, Store, **USER)
             race(Store, face, key, [rotate_and_save(0), revoke_all, save(1)], chance, strict=False)
             assert verbs.of_user("9") == []
 
-    def test_a_rotation_is_one_session_for_the_limit(self, Store, face, verbs, times):
+    def test_a_rotation_is_one_session_for_the_limit(self, Store, face, verbs, engine_name):
         chance = random.Random(9)
         with override_settings(MULTISESSION_MAX_PER_USER=2):
-            for _ in range(times(100)):
+            for _ in range(so_many(100, engine_name)):
                 key = saved(face, Store, **USER)
                 race(Store, face, key, [rotate_and_save(0), log_in], chance)
                 assert len(verbs.of_user("9")) == 2
