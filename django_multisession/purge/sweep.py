@@ -67,9 +67,9 @@ def _by_place(
     before = table.field.get_db_prep_value(table.moment(criteria.before), connection, prepared=False)
     # Not before the last expiry, rather than behind it: more rows may have that very one.
     resume, last = ("", []) if after is None else ("{expiry} >= %s AND ".format(**names), [after.expiry])
-    # With CASE, by no index: where few rows seem to have expired the planner would read all of them for each batch.
     # Nobody needs to wait for the disk: a batch that a crash of the server undoes is one for the next run.
     hasty = ", set_config('synchronous_commit', 'off', true)" if connection.get_autocommit() else ""
+    # With CASE, by no index: where few rows seem to have expired the planner would read all of them for each batch.
     statement = """
         WITH doomed AS MATERIALIZED (
             SELECT ctid, {expiry} FROM {table} WHERE {resume}{expiry} < %s

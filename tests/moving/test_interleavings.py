@@ -5,7 +5,6 @@ there, and one side alone has the session.
 """
 
 import dataclasses
-import os
 import random
 from contextlib import suppress
 from types import SimpleNamespace
@@ -18,11 +17,11 @@ from django_multisession import engine
 from django_multisession.records import identify
 from django_multisession.twins import ASYNC, SYNC, run_sync
 from django_multisession.user_sessions import ending
-from tests.interleaving import Stepwise, interleave_async, interleave_sync
+from tests.interleaving import THOROUGHLY, Stepwise, interleave_async, interleave_sync
 
 from .conftest import saved_on
 
-TIMES = 1000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 40  # for each pair, engine and face
+TIMES = 1000 if THOROUGHLY else 40  # for each pair, engine and face
 COMBINATIONS = [
     ("db", "memory"), ("cache", "memory"), ("file", "memory"), ("ours", "memory"),
     ("db", "redis"), ("cache", "redis"), ("django-redis", "redis"), ("cached_db", "redis"),
