@@ -66,9 +66,10 @@ class Proxy:
     def _answer(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
         with suppress(OSError):
             while answer := server.recv(1 << 16):
-                if self.lose_rest or not losing.is_set():
+                lose = losing.is_set()  # before the client hears this: its next request comes at once
+                if self.lose_rest or not lose:
                     client.sendall(answer)
-                if losing.is_set():
+                if lose:
                     self.lost += 1
                     break
         _close(client, server)
