@@ -36,7 +36,6 @@ from django.utils.encoding import force_bytes
 from ...conf import conf, secret_key
 from ...exceptions import EngineUnavailable
 from ...records import Record, epoch_now
-from ...twins import settle
 from ..redis import answers, clients
 from ..redis.cluster_clients import is_cluster
 from ..redis.cluster_commands import ClusterCommands
@@ -141,7 +140,7 @@ class Copies:
             return
         client, match = self._commands.client, GLOB.sub(r"\\\1", self._prefix) + "*"
         with suppress(redis.RedisError, OSError):
-            for key in list(client.scan_iter(match=match, count=1000)):  # one by one: as in `_pipeline()`
+            for key in list(client.scan_iter(match=match, count=1000)):  # one by one: in a cluster their slots differ
                 client.unlink(key)
 
     def ping(self) -> None:
@@ -204,15 +203,14 @@ class Copies:
             return await self._opened().execute(("EVAL", script, 1, _key(id), *arguments), meaning)
 
     async def _forget(self, keys: list[str]) -> None:
-        commands = self._opened()
-        if len(keys) == 1:
-            await commands.execute(("DEL", keys[0]), answers.number)
-            return
-        try:
-            await _pipeline(commands, keys)
-        except (redis.ConnectionError, *MISREAD):  # a connection that was closed while it was idle
-            await commands.refresh()
-            await _pipeline(commands, keys)
+        """Together, where there are many; what fails then is sent again as a single one is, over a new connection."""
+        commands, left = self._opened(), keys
+        if len(keys) > 1:
+            with suppress(redis.ConnectionError, *MISREAD):
+                found = await commands.all([("DEL", key) for key in keys])
+                left = [key for key, answer in zip(keys, found, strict=True) if isinstance(answer, Exception)]
+        for key in left:
+            await commands.execute(("DEL", key), answers.number)
 
     def _opened(self) -> Any:
         if self._commands is None:
@@ -232,18 +230,6 @@ class Copies:
 
 def _commands_of(client: Any) -> Any:
     return ClusterCommands(client) if is_cluster(client) else Commands(client)
-
-
-async def _pipeline(commands: Any, keys: list[str]) -> None:
-    if isinstance(commands, ClusterCommands):
-        for answer in await commands.all([("DEL", key) for key in keys]):
-            if isinstance(answer, Exception):
-                raise answer
-        return
-    pipeline = commands.client.pipeline(transaction=False)
-    for key in keys:  # one each: in a cluster they lie in different slots
-        pipeline.execute_command("DEL", key)
-    await settle(pipeline.execute())
 
 
 class _Boolean(Exception):

@@ -265,6 +265,10 @@ class Commands:
         await self.refresh()
         return await self._at_once(commands, once, new=True)
 
+    async def all(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers to many in one trip, errors among them."""
+        return await self._at_once(commands, once=False)
+
     async def _at_once(self, commands: Sequence[Command], once: bool, new: bool = False) -> list[Any]:
         client = careful(self.client, once, new and not self._is_ours) if once or new else self.client
         pipeline = client.pipeline(transaction=False)

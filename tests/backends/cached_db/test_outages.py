@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
+from django_multisession import user_sessions
 from django_multisession.backends.cached_db import SessionStore as CachedStore
 from django_multisession.backends.cached_db import outage
 from django_multisession.testing.stored import saved
@@ -121,6 +122,18 @@ def test_cut_off_at_any_command(Store, face, server, lost, command):
             everything(face, Store, saved(face, Store, a=1))
             everything(face, Store, warm)
         assert proxy.lost == 3
+
+
+@pytest.mark.parametrize("lost", ["lose_answer", "lose_request"])
+def test_cut_off_while_many_are_ended(Store, face, server, lost):
+    with Proxy(server.port) as proxy, at(f"redis://127.0.0.1:{proxy.port}/0"):
+        keys = [saved(face, Store, a=1, _auth_user_id="9") for _ in range(6)]
+        for key in keys:
+            face(Store(key)).load()
+        setattr(proxy, lost, Once(proxy, b"DEL"))
+        assert face.functions(user_sessions).revoke_all("9").ended == 6
+        assert proxy.lost == 1
+        assert [face(Store(key)).load() for key in keys] == [{}] * 6
 
 
 class Once:
