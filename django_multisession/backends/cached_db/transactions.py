@@ -24,13 +24,13 @@ class Telling:
     """Called after the commit: tells Redis of the sessions that have changed."""
 
     def __init__(self, key: int, ids: list[str], copies: Copies) -> None:
-        self.ids, self.copies = ids, copies
+        self.ids, self.copies, self.key = ids, copies, key
         PENDING.update({(key, id): self for id in ids})
 
     def __call__(self) -> None:
         run_sync(self.copies.forget(self.ids))
-        for key in [key for key, telling in PENDING.items() if telling is self]:
-            PENDING.pop(key, None)
+        for id in self.ids:  # of this connection, which no other thread has
+            PENDING.pop((self.key, id), None)
 
 
 PENDING: WeakValueDictionary[tuple[int, str], Telling] = WeakValueDictionary()  # by connection and session
@@ -75,10 +75,20 @@ def changing(
 def _tell_after_commit(alias: str, copies: Copies, ids: list[str]) -> None:
     connection = connections[alias]
     if new := [id for id in ids if not has_changed(alias, id)]:
-        hook = set(connection.savepoint_ids), Telling(id_of(alias), new, copies), True
-        connection.run_on_commit.append(hook)  # type: ignore[arg-type]
+        _call_first(connection, Telling(id_of(alias), new, copies))
     if not _tells_of_commit(alias):
         run_sync(copies.forget(ids))
+
+
+def _call_first(connection: Any, telling: Telling) -> None:
+    """Before the hooks of the site: one that fails keeps Django from calling those behind it, and one that starts a
+    task, or another request, is to find Redis told.
+
+    In a `TestCase` last, since Django's `captureOnCommitCallbacks()` takes what is new to be at the end.
+    """
+    is_test = any(block._from_testcase for block in connection.atomic_blocks)
+    hook = set(connection.savepoint_ids), telling, True
+    connection.run_on_commit.insert(len(connection.run_on_commit) if is_test else 0, hook)
 
 
 def _tells_of_commit(alias: str) -> bool:

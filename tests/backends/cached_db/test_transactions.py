@@ -1,5 +1,7 @@
 """Within the caller's transaction: what is uncommitted is seen by its own reads, and cached for nobody."""
 
+import itertools
+import sys
 import threading
 from contextlib import suppress
 from typing import Any
@@ -110,6 +112,79 @@ def test_a_savepoint_around_a_change_that_was_made_before(Store, key):
             roll_back()
         assert Store(key).load() == {"a": 1, "b": 2}
     assert Store(key).load() == {"a": 1, "b": 2}
+
+
+class TestHooksOfTheSite:
+    """Those that were registered before the session was changed find Redis told."""
+
+    def test_one_that_fails_keeps_no_change_from_being_told(self, Store, key):
+        with suppress(ZeroDivisionError), atomic():
+            transaction.on_commit(lambda: 1 / 0, using=SessionRouter.alias)
+            Store(key).flush()
+        assert Store(key).load() == {}
+
+    def test_one_that_has_others_read_the_session(self, Store, key):
+        seen: list[Any] = []
+        with atomic():
+            transaction.on_commit(lambda: seen.append(elsewhere(Store(key).load)), using=SessionRouter.alias)
+            save(Store, key, b=2)
+        assert seen == [{"a": 1, "b": 2}]
+
+    def test_one_that_changes_the_session_in_a_transaction_of_its_own(self, Store, key):
+        seen: list[Any] = []
+
+        def change() -> None:
+            with atomic():
+                save(Store, key, c=3)
+            seen.append(elsewhere(Store(key).load))
+
+        with atomic():
+            transaction.on_commit(change, using=SessionRouter.alias)
+            save(Store, key, b=2)
+        assert seen == [{"a": 1, "b": 2, "c": 3}]
+
+    def test_those_that_a_test_captures_are_those_that_came_since(self, Store, key):
+        """Django takes them to be at the end: in its `TestCase`, where nothing is ever committed."""
+        with atomic_of_a_test_case():
+            transaction.on_commit(list, using=SessionRouter.alias)
+            with TestCase.captureOnCommitCallbacks(using=SessionRouter.alias, execute=True) as callbacks:
+                save(Store, key, b=2)
+            assert [type(each) for each in callbacks] == [transactions.Telling]
+            assert not is_cached(Store, key)
+            roll_back()
+
+
+def atomic_of_a_test_case() -> Any:
+    """As `TestCase` has around each test."""
+    found = atomic()
+    found._from_testcase = True
+    return found
+
+
+def test_a_change_is_told_whatever_other_threads_do_meanwhile():
+    """All threads have what is pending in one dictionary, which must not be gone through while others change it."""
+    others, are_over = [], threading.Event()
+
+    class Nowhere:
+        async def forget(self, ids: Any) -> None: ...
+
+    def change() -> None:
+        for number in itertools.takewhile(lambda _: not are_over.is_set(), itertools.count()):
+            others[:] = [transactions.Telling(-1, [f"{number} {each}" for each in range(20)], Nowhere())]
+
+    threads = [threading.Thread(target=change) for _ in range(2)]
+    interval = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-5)
+        for thread in threads:
+            thread.start()
+        for number in range(300):
+            transactions.Telling(-2, [str(number)], Nowhere())()
+    finally:
+        sys.setswitchinterval(interval)
+        are_over.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_a_session_that_is_made_within(Store):
