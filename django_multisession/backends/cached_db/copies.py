@@ -31,6 +31,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 import redis
+from django.conf import settings
 from django.utils.encoding import force_bytes
 
 from ...conf import conf, secret_key
@@ -42,7 +43,7 @@ from ..redis.cluster_commands import ClusterCommands
 from ..redis.failures import MISREAD, Impossible
 from ..redis.pool import Commands, Pool
 from ..redis.storage import GLOB
-from .outage import Outage
+from .outage import TELLING, Outage
 
 LEASE, COPY = b"l", b"c"
 TOKEN_SIZE, MAC_SIZE = 16, 16  # bytes
@@ -105,7 +106,7 @@ class Copies:
 
         All that a hot read costs is here: what only a miss needs is made after the answer, and no coroutine more.
         """
-        if self.outage.is_known and not self.outage.may_ask():
+        if self.outage.is_known and not await self._may_read():
             return None
         value, since = _new_lease(), monotonic()
         meaning = partial(_meaning, place, id, self._age, value)
@@ -128,11 +129,16 @@ class Copies:
         left = int((conf.CACHE_AGE - (monotonic() - lease.since)) * 1000)
         if left > 0:
             copy = seal(place, record, lease.moment)
-            await self._guarded("FILL", self._run(FILL, answers.number, record.id, lease.value, copy, left))
+            await self._fill(record.id, lease.value, copy, left)
 
     async def forget(self, ids: Iterable[str]) -> None:
-        """Take copies and leases away. Where Redis is not told, it goes on with them until they are too old."""
-        await self._guarded("DEL", self._forget([_key(id) for id in ids]))
+        """Take copies and leases away. Where Redis is not told now, it is when it answers again; the copies that it
+        has go on until then, or until they are too old."""
+        keys = [_key(id) for id in ids]
+        if self.outage.may_ask():
+            await self._tell(keys)
+        else:
+            self.outage.untold(keys)
 
     def clear(self) -> None:
         """Take all away that lies under the prefix, whoever has stored it. What cannot be reached ends by its age."""
@@ -155,17 +161,37 @@ class Copies:
         if self._commands:
             await clients.aclose(self._commands.client)
 
-    async def _guarded(self, name: str, asking: Any) -> None:
-        """Ask, unless Redis is away."""
+    async def _fill(self, id: str, *arguments: object) -> None:
         if not self.outage.may_ask():
-            asking.close()
             return
         try:
-            await asking
+            await self._run(FILL, answers.number, id, *arguments)
         except BaseException as error:
-            self._after(name, error)
+            self._after("FILL", error)
         else:
-            self.outage.answered(name)
+            self.outage.answered("FILL")
+
+    async def _tell(self, keys: list[str]) -> None:
+        """Of these, and of what Redis has not heard yet."""
+        if self.outage.is_known:
+            keys = self.outage.take_untold() + keys
+        if not keys:
+            return
+        try:
+            await self._forget(keys)
+        except BaseException as error:  # stopped in the midst of it, too
+            self.outage.untold(keys)
+            self._after(TELLING, error)
+        else:
+            self.outage.answered(TELLING)
+
+    async def _may_read(self) -> bool:
+        """What changed while Redis could not be told may have copies there: it hears of that first."""
+        if not self.outage.may_ask():
+            return False
+        if self.outage.has_untold:
+            await self._tell([])
+        return not self.outage.has_untold
 
     def _after(self, name: str, error: BaseException) -> Any:
         """What comes of an answer that was none. Raises what is no outage: a cancelled task's, a wrong setting's."""
@@ -282,16 +308,25 @@ def unseal(place: str, id: str, copy: bytes, age: float) -> Record | Refused:
     if copy[:1] != COPY or len(signed) < MOMENT.size:
         raise Impossible
     if not hmac.compare_digest(copy[1:SIGNED_AT], _mac(place, id, signed)):
-        raise Impossible
+        return _refused(place, id, copy)
     now = epoch_now()
     if abs(now - MOMENT.unpack_from(signed)[0]) >= age:
         return REFUSED
     return answers.unpack(id, signed[MOMENT.size :], now) or REFUSED
 
 
-def _mac(place: str, id: str, signed: bytes) -> bytes:
+def _refused(place: str, id: str, copy: bytes) -> Refused:
+    """While a new `SECRET_KEY` is deployed, others sign with what is a fallback here: nothing that the log need say."""
+    for secret in settings.SECRET_KEY_FALLBACKS:
+        if hmac.compare_digest(copy[1:SIGNED_AT], _mac(place, id, copy[SIGNED_AT:], secret)):
+            return REFUSED
+    raise Impossible
+
+
+def _mac(place: str, id: str, signed: bytes, secret: str | bytes | None = None) -> bytes:
     """BLAKE2 takes a key itself, and half the time that an HMAC does."""
-    return blake2b(f"{place}\0{id}\0".encode() + signed, digest_size=MAC_SIZE, key=_signing_key(secret_key())).digest()
+    key = _signing_key(secret_key() if secret is None else secret)
+    return blake2b(f"{place}\0{id}\0".encode() + signed, digest_size=MAC_SIZE, key=key).digest()
 
 
 @lru_cache(maxsize=16)

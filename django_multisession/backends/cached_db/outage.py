@@ -1,10 +1,16 @@
-"""Whether Redis is asked: after it could not be reached, it is left alone for a while.
+"""Whether Redis is asked: after it could not be reached, it is left alone for a while. And what it is to hear of then.
 
 A refusal (no memory, no permission) is no outage of the connection: each command is sent, and Redis says no at once.
 Each outage, and each kind of command that is refused, is logged once, and its end.
+
+The keys that Redis was not told to forget are kept, the last MOST of them for as long as a copy may live: whoever asks
+first when it may be asked again says them first. So no request of this process reads what another has changed here.
 """
 
 import logging
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
 from time import monotonic
 
 import redis
@@ -12,6 +18,8 @@ import redis
 from ...conf import conf
 
 PAUSE = 1.0  # seconds
+MOST = 10_000
+TELLING = "DEL"
 
 logger = logging.getLogger("django_multisession")
 
@@ -20,6 +28,7 @@ class Outage:
     def __init__(self) -> None:
         self._until: float | None = None  # when it may be asked again; None: there is no outage
         self._refused: set[str] = set()
+        self._untold: deque[tuple[str, float]] = deque(maxlen=MOST)  # keys, and when copies of before are too old
         self.is_known = False  # while all is well nobody needs to call anything here
 
     def may_ask(self) -> bool:
@@ -32,14 +41,31 @@ class Outage:
         self._until = now + conf.TIMEOUT + PAUSE
         return True
 
+    @property
+    def has_untold(self) -> bool:
+        return bool(self._untold)
+
+    def untold(self, keys: Iterable[str]) -> None:
+        self._untold.extend((key, monotonic() + conf.CACHE_AGE) for key in keys)
+        self.is_known = True
+
+    def take_untold(self) -> list[str]:
+        """Each key for one caller, whichever thread it is of."""
+        now, found = monotonic(), []
+        with suppress(IndexError):
+            while True:
+                found.append(self._untold.popleft())
+        return [key for key, until in found if now < until]
+
     def failed(self, name: str, error: Exception) -> None:
         self.is_known = True
         if isinstance(error, redis.ResponseError) and not isinstance(error, redis.ConnectionError):
             if name not in self._refused:
                 self._refused.add(name)
                 logger.warning("Redis refuses %s, so sessions are read from the database: %s", name, error)
-            return
-        if self._until is None:
+            if name != TELLING:
+                return
+        elif self._until is None:
             logger.warning("Redis is away, so sessions are read from the database: %s", error)
         self._until = monotonic() + PAUSE
 
@@ -54,3 +80,5 @@ class Outage:
             logger.info("Redis answers again: sessions are read from it.")
         self._refused.discard(name)
         self.is_known = bool(self._refused)
+        if self._untold:  # looked at afterwards: else what another thread adds meanwhile would be forgotten
+            self.is_known = True

@@ -130,7 +130,8 @@ class Steps:
 def steps(face: str, requests: int) -> Iterator[Steps]:
     """Of a face, with a stop before each statement and command."""
     found = Steps(face, requests)
-    execute, fetch, take, guarded = statements.execute, statements.fetch, Copies.take, Copies._guarded
+    execute, fetch, take = statements.execute, statements.fetch, Copies.take
+    fill, tell = Copies._fill, Copies._tell
 
     def fetch_stepwise(alias: str, statement: Any, *parameters: Any) -> Any:
         found.stop_before(statement, parameters)
@@ -147,15 +148,20 @@ def steps(face: str, requests: int) -> Iterator[Steps]:
         found.stop()
         return await take(self, place, id)
 
-    async def guarded_stepwise(self: Copies, name: str, asking: Any) -> Any:
+    async def fill_stepwise(self: Copies, *arguments: Any) -> None:
         found.stop()
-        return await guarded(self, name, asking)
+        await fill(self, *arguments)
+
+    async def tell_stepwise(self: Copies, keys: list[str]) -> None:
+        found.stop()
+        await tell(self, keys)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statements, "execute", execute_stepwise)
         patch.setattr(statements, "fetch", fetch_stepwise)
         patch.setattr(Copies, "take", take_stepwise)
-        patch.setattr(Copies, "_guarded", guarded_stepwise)
+        patch.setattr(Copies, "_fill", fill_stepwise)
+        patch.setattr(Copies, "_tell", tell_stepwise)
         try:
             yield found
         finally:

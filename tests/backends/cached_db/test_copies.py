@@ -16,8 +16,10 @@ from django.test import override_settings
 
 from django_multisession import user_sessions
 from django_multisession.backends import redis
-from django_multisession.backends.cached_db import copies
+from django_multisession.backends.cached_db import copies, outage
+from django_multisession.backends.cached_db.outage import Outage
 from django_multisession.backends.db import SessionStore, statements
+from django_multisession.backends.redis.pool import Commands
 from django_multisession.payload import codecs
 from django_multisession.records import identify
 from django_multisession.testing import isolated_sessions
@@ -107,6 +109,15 @@ def test_a_copy_of_another_place_or_key_is_refused(Store, face, client, settings
     settings.SECRET_KEY = "another"
     settings.SECRET_KEY_FALLBACKS = ["not a secret: the tests' own"]
     assert face(Store(key)).load() == {}
+
+
+def test_a_copy_signed_with_what_is_a_fallback_is_refused_without_a_word(Store, face, client, settings, caplog):
+    """Each session may have one while a new key is deployed."""
+    key, copy = cached(face, Store, a=1)
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "another", ["older", settings.SECRET_KEY]
+    assert [face(Store(key)).load() for _ in range(3)] == [{"a": 1}] * 3
+    assert not caplog.records
+    assert client.get(copy)[:1] == b"c"  # one of today's key
 
 
 def test_the_copys_key_is_not_the_payloads(Store, settings):
@@ -287,3 +298,35 @@ def test_a_wrong_clock_hurts_nobody_else(Store, face, clock):
     assert face(Store(key)).load() == {"a": 1}
     clock.shift(-40)
     assert face(Store(key)).load() == {"a": 1}
+
+
+def test_what_redis_was_not_told_of_is_known_for_as_long_as_a_copy_may_be_old(monkeypatch):
+    found, now = Outage(), time.monotonic()
+    monkeypatch.setattr(outage, "monotonic", lambda: now)
+    found.untold(["old", "older"])
+    now += 59
+    found.untold(["new"])
+    assert found.has_untold
+    now += 2
+    assert found.take_untold() == ["new"]
+    assert not found.has_untold
+    found.untold(str(number) for number in range(outage.MOST + 1))
+    assert len(found.take_untold()) == outage.MOST
+
+
+def test_who_is_stopped_while_redis_is_told(Store, face, client, monkeypatch):
+    """By a time limit, for instance: the change is made by then, so whoever comes next says it."""
+    key, copy = cached(face, Store, a=1)
+    execute, stops = Commands.execute, iter([KeyboardInterrupt])
+
+    async def stopped(self: Any, command: Any, *arguments: Any, **how: Any) -> Any:
+        if command[0] == "DEL" and (error := next(stops, None)):
+            raise error
+        return await execute(self, command, *arguments, **how)
+
+    monkeypatch.setattr(Commands, "execute", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        face(Store(key)).delete()
+    assert client.exists(copy)
+    assert face(Store(key)).load() == {}
+    assert not client.exists(copy)

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+import redis
 from django.test import override_settings
 
 from django_multisession import user_sessions
@@ -166,6 +167,48 @@ def test_a_change_that_redis_was_not_told_of_is_seen_in_time(Store, face, server
         assert face(Store(key)).load() == {"a": 1}  # neither this nor any other hit lengthens it
         clock.shift(2)
         assert face(Store(key)).load() == {}
+
+
+def copies_in(server: Any) -> int:
+    with redis.Redis(port=server.port) as client:
+        return len(client.keys("*:copy:*"))
+
+
+def test_what_changed_meanwhile_is_told_when_redis_answers_again(Store, face, server, monkeypatch):
+    """Before anything is read from there: other servers may have read copies all the time."""
+    monkeypatch.setattr(outage, "PAUSE", 600)
+    with Proxy(server.port) as proxy, at(f"redis://127.0.0.1:{proxy.port}/0", MULTISESSION_CACHE_AGE="1h"):
+        ended, saved_since, other = (saved(face, Store, a=1) for _ in range(3))
+        for key in (ended, saved_since, other):
+            face(Store(key)).load()
+        proxy.lose_request = lambda request: True
+        face(Store(ended)).delete()
+        session = face(Store(saved_since))
+        session["a"] = 2
+        session.save()
+        assert copies_in(server) == 3
+        proxy.lose_request = lambda request: False
+        monkeypatch.setattr(outage, "monotonic", lambda: monotonic() + 602)  # the pause is over
+        assert face(Store(other)).load() == {"a": 1}
+        assert copies_in(server) == 1
+
+
+def test_a_server_that_refuses_to_be_told_is_not_read(Store, face, server, caplog, monkeypatch):
+    """Its copies may be of before. Once it listens, it hears of all of them."""
+    monkeypatch.setattr(outage, "PAUSE", 0)
+    with at(server.url), redis.Redis(port=server.port) as admin:
+        ended, other = saved(face, Store, a=1), saved(face, Store, a=1)
+        for key in (ended, other):
+            face(Store(key)).load()
+        admin.execute_command("ACL", "SETUSER", "default", "-del")
+        face(Store(ended)).delete()
+        everything(face, Store, saved(face, Store, a=1))
+        assert [face(Store(key)).load() for key in (ended, other)] == [{}, {"a": 1}]
+        assert copies_in(server) == 2
+        admin.execute_command("ACL", "SETUSER", "default", "+del")
+        assert face(Store(other)).load() == {"a": 1}
+        assert copies_in(server) == 1
+        assert lines(caplog) == ["Redis refuses DEL"]
 
 
 def test_a_restart_with_old_data(Store, face, server, clock):
