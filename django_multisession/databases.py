@@ -133,6 +133,22 @@ def in_transaction(alias: str) -> bool:
     return connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
 
 
+def call_first_after_commit(alias: str, function: Callable[[], object]) -> None:
+    """Before the hooks of the site: one that fails keeps Django from calling those behind it, and one that starts a
+    task, or another request, is to find everything told.
+
+    In a `TestCase` last, since Django's `captureOnCommitCallbacks()` takes what is new to be at the end.
+    """
+    connection: Any = connections[alias]
+    hook = set(connection.savepoint_ids), function, True
+    connection.run_on_commit.insert(len(connection.run_on_commit) if is_test_case(alias) else 0, hook)
+
+
+def is_test_case(alias: str) -> bool:
+    """Whether a `TestCase` has its transaction around everything, which is never committed."""
+    return any(block._from_testcase for block in connections[alias].atomic_blocks)  # type: ignore[attr-defined]
+
+
 def codes(error: Error) -> set[Any]:
     """The SQLSTATE of psycopg's or psycopg2's error, the number of MySQL's."""
     cause = error.__cause__

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import time_machine
+from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.http import HttpResponse
-from django.test import RequestFactory, override_settings
+from django.test import RequestFactory, TestCase, override_settings
 from django.utils.module_loading import import_string
 
 from django_multisession.backends.changing import change as changing_core
@@ -25,6 +26,7 @@ from ..browsers import COOKIE, DJANGOS, OURS
 from ..conftest import ENGINES
 from ..interleaving import interleave_async, interleave_sync
 from ..routers import SessionRouter
+from .cached_db.test_transactions import atomic_of_a_test_case
 
 USER = {"_auth_user_id": "9"}
 EVERY_ENGINE = pytest.mark.parametrize("engine_name", list(ENGINES))  # where it is up to the storage's verbs
@@ -545,6 +547,72 @@ class TestTransactions:
         other.save()
         assert session.change(count) == 2
         assert Store(key).load() == {"count": 2, "b": 1}
+
+    @pytest.mark.parametrize("hook", ["", "fails"])
+    def test_what_others_do_after_the_commit_comes_on_top_of_it(self, Store, hook):
+        """The middleware saves the session once more, at the end of the request."""
+        key = saved(lambda store: store, Store, count=0)
+        session = Store(key)
+        with suppress(ZeroDivisionError), transaction.atomic(using=SessionRouter.alias):
+            transaction.on_commit(lambda: 1 / 0 if hook else None, using=SessionRouter.alias)
+            session.change(count)
+            session.save()
+        elsewhere(lambda: Store(key).change(count))
+        session.save()
+        assert Store(key).load() == {"count": 2}
+
+    def test_nothing_is_counted_twice_by_a_rule(self, Store):
+        key = saved(lambda store: store, Store, count=0)
+        session = Store(key)
+        with transaction.atomic(using=SessionRouter.alias):
+            count(session)
+            session.save()
+        with override_settings(MULTISESSION_MERGE={"count": "sum"}):
+            elsewhere(lambda: Store(key).change(count))
+            session["b"] = 1
+            session.save()
+        assert Store(key).load() == {"count": 2, "b": 1}
+
+    @pytest.mark.parametrize("rolls_back", [False, True])
+    def test_a_task_within_a_transaction_of_a_synchronous_view(self, Store, rolls_back):
+        key = saved(lambda store: store, Store, count=0)
+        session = Store(key)
+        with transaction.atomic(using=SessionRouter.alias):
+            async_to_sync(session.achange)(count)
+            transaction.set_rollback(rolls_back, using=SessionRouter.alias)
+        elsewhere(lambda: save(Store, key, b=1))
+        session["c"] = 1
+        session.save()
+        assert Store(key).load() == {"count": 1, "b": 1, "c": 1}
+
+    @pytest.mark.parametrize("rolls_back", [False, True])
+    def test_autocommit_that_is_switched_off(self, Store, rolls_back):
+        alias, key = SessionRouter.alias, saved(lambda store: store, Store, count=0)
+        session = Store(key)
+        transaction.set_autocommit(False, using=alias)
+        try:
+            session.change(count)
+            (transaction.rollback if rolls_back else transaction.commit)(using=alias)
+        finally:
+            transaction.set_autocommit(True, using=alias)
+        elsewhere(lambda: save(Store, key, b=1))
+        session["c"] = 1
+        session.save()
+        assert Store(key).load() == {"count": 1, "b": 1, "c": 1}
+
+    def test_a_test_case_has_no_hooks_more(self, Store):
+        """Who counts those of the site in a test finds them alone."""
+        session = Store(saved(lambda store: store, Store, count=0))
+        with atomic_of_a_test_case(), TestCase.captureOnCommitCallbacks(using=SessionRouter.alias) as callbacks:
+            session.change(count)
+            transaction.set_rollback(True, using=SessionRouter.alias)
+        assert callbacks == []
+
+
+def save(Store: Any, key: str, **changes: Any) -> None:
+    session = Store(key)
+    session.update(changes)
+    session.save()
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib import messages
+from django.db import connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import Client, override_settings
 from django.urls import path
@@ -15,6 +16,7 @@ from django.urls import path
 from django_multisession.testing.stored import close_connections, saved, stored
 
 from ..browsers import AUTH, COOKIE, DJANGOS, OURS, Browser, new_user
+from ..routers import SessionRouter
 from ..urls import urlpatterns as pages
 
 MESSAGES = "django.contrib.messages.middleware.MessageMiddleware"
@@ -175,6 +177,18 @@ class TestCookies:
         browser = Browser(face)
         browser.get("/change_and_fail/")
         assert browser.get(f"/{a}change/").json() == {"count": 2}
+
+
+@pytest.mark.parametrize("engine_name", ["postgres"])
+@pytest.mark.parametrize("middleware", [OURS, DJANGOS])
+def test_changes_of_views_in_transactions(Store, monkeypatch, middleware):
+    """The middleware saves each session once more, after the commit: no other's change is undone by that."""
+    monkeypatch.setitem(connections.settings[SessionRouter.alias], "ATOMIC_REQUESTS", True)
+    cookies = {COOKIE: saved(lambda store: store, Store, count=0)}
+    with override_settings(MIDDLEWARE=[middleware]):
+        answers = ask(*["/change/"] * REQUESTS, cookies=cookies)
+    assert sorted(answer.json()["count"] for answer in answers) == list(range(1, REQUESTS + 1))
+    assert Store(cookies[COOKIE]).load() == {"count": REQUESTS}
 
 
 class TestAnotherBrowser:

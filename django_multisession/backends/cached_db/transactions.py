@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from django.db import connections, transaction
 
-from ...databases import in_transaction
+from ...databases import call_first_after_commit, in_transaction
 from ...records import Record, epoch_now
 from ...twins import run_sync
 from ..db import statements
@@ -73,22 +73,10 @@ def changing(
 
 
 def _tell_after_commit(alias: str, copies: Copies, ids: list[str]) -> None:
-    connection = connections[alias]
     if new := [id for id in ids if not has_changed(alias, id)]:
-        _call_first(connection, Telling(id_of(alias), new, copies))
+        call_first_after_commit(alias, Telling(id_of(alias), new, copies))
     if not _tells_of_commit(alias):
         run_sync(copies.forget(ids))
-
-
-def _call_first(connection: Any, telling: Telling) -> None:
-    """Before the hooks of the site: one that fails keeps Django from calling those behind it, and one that starts a
-    task, or another request, is to find Redis told.
-
-    In a `TestCase` last, since Django's `captureOnCommitCallbacks()` takes what is new to be at the end.
-    """
-    is_test = any(block._from_testcase for block in connection.atomic_blocks)
-    hook = set(connection.savepoint_ids), telling, True
-    connection.run_on_commit.insert(len(connection.run_on_commit) if is_test else 0, hook)
 
 
 def _tells_of_commit(alias: str) -> bool:

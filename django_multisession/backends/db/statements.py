@@ -15,7 +15,7 @@ from django.db import DataError, Error, IntegrityError, connections, router, tra
 from django.db.models import QuerySet, sql
 from django.db.models.expressions import RawSQL
 
-from ...databases import clock_sql, codes
+from ...databases import call_first_after_commit, clock_sql, codes, in_transaction, is_test_case
 from ...exceptions import SessionNotSerializable
 from ...purge import sweep, tables
 from ...records import Record, epoch_now, from_epoch, to_epoch
@@ -137,10 +137,34 @@ def fetch_newest(alias: str, *parameters: Any) -> list[Any]:
     return fetch(alias, statement, *parameters)
 
 
+class Commit:
+    """Of the transaction of the caller's in which a record was written: `commit_of(record)`."""
+
+    has_come = False
+
+    def __call__(self) -> None:
+        self.has_come = True
+
+
+def commit_of(record: Record) -> Commit | None:
+    """`None`: it was written in no transaction."""
+    found: Commit | None = vars(record).get("commit")
+    return found
+
+
+def _written(alias: str, record: Record, rows: int) -> int:
+    """How many rows. In a transaction of the caller's a record that was written knows of its commit."""
+    if rows and in_transaction(alias):
+        vars(record)["commit"] = commit = Commit()
+        if connections[alias].in_atomic_block and not is_test_case(alias):  # else Django tells of none
+            call_first_after_commit(alias, commit)
+    return rows
+
+
 def insert(alias: str, record: Record) -> bool:
     try:
         with _storable(record):
-            return bool(execute(alias, _insert_sql, record.id, *_values(alias, record)))
+            return bool(_written(alias, record, execute(alias, _insert_sql, record.id, *_values(alias, record))))
     except IntegrityError:
         if _names_conflicts(alias) or not fetch_newest(alias, record.id, FIRST):
             raise
@@ -150,7 +174,7 @@ def insert(alias: str, record: Record) -> bool:
 def replace(alias: str, record: Record) -> int:
     where = record.id, record.version - 1, epoch_now()
     with _storable(record):
-        return execute(alias, _replace_sql, *_values(alias, record), *where)
+        return _written(alias, record, execute(alias, _replace_sql, *_values(alias, record), *where))
 
 
 @contextmanager
