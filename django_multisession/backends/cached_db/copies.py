@@ -49,6 +49,7 @@ LEASE, COPY = b"l", b"c"
 TOKEN_SIZE, MAC_SIZE = 16, 16  # bytes
 MOMENT = struct.Struct(">q")  # milliseconds since 1970
 OFTEN = 3  # then it is this client's way, and not that of one command which came again on a new connection
+TIME_OUTS = "socket_timeout", "socket_connect_timeout"  # of which redis-py has none before 8.0
 SIGNED_AT = 1 + MAC_SIZE
 LEASE_SIZE = 1 + TOKEN_SIZE
 
@@ -173,14 +174,12 @@ class Copies:
 
     async def _tell(self, keys: list[str]) -> None:
         """Of these, and of what Redis has not heard yet."""
-        if self.outage.is_known:
-            keys = self.outage.take_untold() + keys
-        if not keys:
-            return
         try:
-            await self._forget(keys)
-        except BaseException as error:  # stopped in the midst of it, too
-            self.outage.untold(keys)
+            with self.outage.telling(keys) as owed:
+                if not owed:
+                    return
+                await self._forget(owed)
+        except BaseException as error:
             self._after(TELLING, error)
         else:
             self.outage.answered(TELLING)
@@ -249,8 +248,8 @@ class Copies:
             return clients.asynchronous(self._of._opened().client)
         client = clients.configured()
         if isinstance(getattr(client, "connection_pool", None), Pool):  # which is the sessions' own; a cluster has none
-            for name in ("socket_timeout", "socket_connect_timeout"):  # of an alias that says none
-                client.connection_pool.connection_kwargs.setdefault(name, conf.TIMEOUT)
+            options = client.connection_pool.connection_kwargs
+            options |= {name: conf.TIMEOUT for name in TIME_OUTS if options.get(name) is None}
         return client
 
 

@@ -9,8 +9,8 @@ first when it may be asked again says them first. So no request of this process 
 
 import logging
 from collections import deque
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from time import monotonic
 
 import redis
@@ -29,6 +29,7 @@ class Outage:
         self._until: float | None = None  # when it may be asked again; None: there is no outage
         self._refused: set[str] = set()
         self._untold: deque[tuple[str, float]] = deque(maxlen=MOST)  # keys, and when copies of before are too old
+        self._telling: set[object] = set()  # who is saying them just now
         self.is_known = False  # while all is well nobody needs to call anything here
 
     def may_ask(self) -> bool:
@@ -43,19 +44,34 @@ class Outage:
 
     @property
     def has_untold(self) -> bool:
-        return bool(self._untold)
+        return bool(self._untold or self._telling)
 
     def untold(self, keys: Iterable[str]) -> None:
-        self._untold.extend((key, monotonic() + conf.CACHE_AGE) for key in keys)
+        self._owe((key, monotonic() + conf.CACHE_AGE) for key in keys)
+
+    @contextmanager
+    def telling(self, keys: list[str]) -> Iterator[list[str]]:
+        """These, and what was not told before, for one request. The others read nothing from Redis until it is done."""
+        self._telling.add(mark := object())  # before the first is taken
+        owed = [*self._taken(), *((key, monotonic() + conf.CACHE_AGE) for key in keys)]
+        try:
+            yield [key for key, _ in owed]
+        except BaseException:  # stopped in the midst of it, too
+            self._owe(owed)
+            raise
+        finally:
+            self._telling.discard(mark)
+
+    def _owe(self, owed: Iterable[tuple[str, float]]) -> None:
+        self._untold.extend(owed)
         self.is_known = True
 
-    def take_untold(self) -> list[str]:
-        """Each key for one caller, whichever thread it is of."""
+    def _taken(self) -> list[tuple[str, float]]:
         now, found = monotonic(), []
         with suppress(IndexError):
             while True:
                 found.append(self._untold.popleft())
-        return [key for key, until in found if now < until]
+        return [(key, until) for key, until in found if now < until]
 
     def failed(self, name: str, error: Exception) -> None:
         self.is_known = True
@@ -80,5 +96,5 @@ class Outage:
             logger.info("Redis answers again: sessions are read from it.")
         self._refused.discard(name)
         self.is_known = bool(self._refused)
-        if self._untold:  # looked at afterwards: else what another thread adds meanwhile would be forgotten
+        if self.has_untold:  # looked at afterwards: else what another thread adds meanwhile would be forgotten
             self.is_known = True

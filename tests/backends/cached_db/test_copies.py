@@ -306,12 +306,18 @@ def test_what_redis_was_not_told_of_is_known_for_as_long_as_a_copy_may_be_old(mo
     found.untold(["old", "older"])
     now += 59
     found.untold(["new"])
-    assert found.has_untold
     now += 2
-    assert found.take_untold() == ["new"]
+    with suppress(ZeroDivisionError), found.telling(["newest"]) as keys:
+        raise ZeroDivisionError
+    assert keys == ["new", "newest"]
+    with found.telling([]) as keys:
+        assert keys == ["new", "newest"]
+        found.answered("SET")
+        assert (found.is_known, found.has_untold) == (True, True)  # until they are told
     assert not found.has_untold
     found.untold(str(number) for number in range(outage.MOST + 1))
-    assert len(found.take_untold()) == outage.MOST
+    with found.telling([]) as keys:
+        assert len(keys) == outage.MOST
 
 
 def test_who_is_stopped_while_redis_is_told(Store, face, client, monkeypatch):

@@ -4,18 +4,22 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Timer
 from time import monotonic
 from typing import Any
 
 import pytest
 import redis
 from django.test import override_settings
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from django_multisession import user_sessions
 from django_multisession.backends.cached_db import SessionStore as CachedStore
 from django_multisession.backends.cached_db import outage
-from django_multisession.testing.stored import saved
+from django_multisession.testing.stored import close_connections, saved
 from example_project.servers import RedisServer
 from tests.proxies import Proxy
 
@@ -98,6 +102,34 @@ def test_a_server_that_does_not_answer_is_waited_for_once(Store, face, server, c
             os.kill(server.pid, signal.SIGCONT)
     assert len(waits) == 1  # all the others went by SQL
     assert lines(caplog) == ["Redis is away"]
+
+
+PORTS: list[int] = []  # of the server that `without_time_outs()` leads to
+
+
+def without_time_outs() -> Any:
+    """As redis-py makes one before its release 8."""
+    never = Retry(NoBackoff(), 0)
+    return redis.Redis(port=PORTS[-1], socket_timeout=None, socket_connect_timeout=None, retry=never)
+
+
+def test_a_client_without_time_outs_waits_for_ours(Store, face, server, monkeypatch):
+    PORTS.append(server.port)
+    errors = []
+    failed = outage.Outage.failed
+    monkeypatch.setattr(outage.Outage, "failed", lambda *given: errors.append(given[2]) or failed(*given))
+    with at(f"{__name__}.without_time_outs"):
+        key = saved(face, Store, a=1)
+        face(Store(key)).load()
+        os.kill(server.pid, signal.SIGSTOP)
+        going_on = Timer(20, os.kill, [server.pid, signal.SIGCONT])  # else a failing test would never end
+        going_on.start()
+        try:
+            assert face(Store(key)).load() == {"a": 1}
+        finally:
+            going_on.cancel()
+            os.kill(server.pid, signal.SIGCONT)
+    assert [type(error) for error in errors] == [redis.TimeoutError]
 
 
 def test_one_request_alone_finds_out_whether_it_is_back(Store, server, monkeypatch):
@@ -209,6 +241,28 @@ def test_a_server_that_refuses_to_be_told_is_not_read(Store, face, server, caplo
         assert face(Store(other)).load() == {"a": 1}
         assert copies_in(server) == 1
         assert lines(caplog) == ["Redis refuses DEL"]
+
+
+def test_threads_that_find_no_connection_free(Store, server, monkeypatch):
+    """Each alone changes its session. Some go by SQL, and what they could not say another says before it reads."""
+    wrong: list[Any] = []
+
+    def write(key: str) -> None:
+        for number in range(20):
+            session = Store(key)
+            session["a"] = number
+            session.save()
+            wrong.extend({(key, number)} - {(key, Store(key)["a"])})
+        Store(key).flush()
+        wrong.extend(Store(key).load().items())
+        close_connections()
+
+    monkeypatch.setattr(outage, "PAUSE", 0.01)
+    with at(f"{server.url}?max_connections=3"):
+        keys = [saved(lambda store: store, Store, a=1) for _ in range(20)]
+        with ThreadPoolExecutor(len(keys)) as pool:
+            list(pool.map(write, keys))
+    assert wrong == []
 
 
 def test_a_restart_with_old_data(Store, face, server, clock):
