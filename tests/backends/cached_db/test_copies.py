@@ -14,12 +14,13 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 from django.test import override_settings
 
-from django_multisession import user_sessions
+from django_multisession import purge, user_sessions
 from django_multisession.backends import redis
 from django_multisession.backends.cached_db import copies, outage
 from django_multisession.backends.cached_db.outage import Outage
 from django_multisession.backends.db import SessionStore, statements
 from django_multisession.backends.redis.pool import Commands
+from django_multisession.exceptions import SessionEnded
 from django_multisession.payload import codecs
 from django_multisession.records import identify
 from django_multisession.testing import isolated_sessions
@@ -289,6 +290,19 @@ def test_servers_of_the_db_engine_are_seen_within_the_age(Store, face, clock):
     assert face(Store(key)).load() == {"a": 1, "b": 2, "c": 3}
     face(SessionStore(key)).delete()
     clock.shift(61)
+    assert face(Store(key)).load() == {}
+
+
+def test_a_purge_of_live_sessions_is_seen_within_the_age(Store, face, clock):
+    key, _ = cached(face, Store, a=1)
+    clock.shift(30)
+    assert face.functions(purge).purge(older_than=10).rows == 1
+    session = face(Store(key))
+    assert session.load() == {"a": 1}
+    session["b"] = 2
+    with pytest.raises(SessionEnded):
+        session.save()
+    clock.shift(31)
     assert face(Store(key)).load() == {}
 
 
