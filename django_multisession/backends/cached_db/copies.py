@@ -228,12 +228,16 @@ class Copies:
             return await self._opened().execute(("EVAL", script, 1, _key(id), *arguments), meaning)
 
     async def _forget(self, keys: list[str]) -> None:
-        """Together, where there are many; what fails then is sent again as a single one is, over a new connection."""
+        """Together, where there are many; what fails then is sent again as a single one is, over a new connection. Not
+        to a node that does not answer: each would be waited for."""
         commands, left = self._opened(), keys
         if len(keys) > 1:
             with suppress(redis.ConnectionError, *MISREAD):
                 found = await commands.all([("DEL", key) for key in keys])
                 left = [key for key, answer in zip(keys, found, strict=True) if isinstance(answer, Exception)]
+                for answer in found:
+                    if isinstance(answer, redis.TimeoutError):
+                        raise answer
         for key in left:
             await commands.execute(("DEL", key), answers.number)
 

@@ -55,7 +55,7 @@ class Outage:
         self._telling.add(mark := object())  # before the first is taken
         owed = [*self._taken(), *((key, monotonic() + conf.CACHE_AGE) for key in keys)]
         try:
-            yield [key for key, _ in owed]
+            yield list(dict(owed))
         except BaseException:  # stopped in the midst of it, too
             self._owe(owed)
             raise

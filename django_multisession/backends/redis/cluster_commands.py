@@ -4,8 +4,8 @@ A command goes to the node of its key by name (`target_nodes`), which redis-py d
 a redirection: so what must not come twice does not.
 """
 
+import asyncio
 import time
-from asyncio import sleep
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -48,19 +48,36 @@ class ClusterCommands:
             raise Impossible from error
 
     async def all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The answers to many, errors among them, which may come twice."""
-        pipeline = self.client.pipeline()
-        for command in commands:
-            pipeline.execute_command(*command)
+        """The answers to many, errors among them, which may come twice.
+
+        Not by redis-py's pipeline: each command to a node that does not answer it sends eleven times.
+        """
+        answers = await self._each_to_its_node(commands)
+        left = [at for at, answer in enumerate(answers) if isinstance(answer, (*REDIRECTING, redis.ConnectionError))]
+        if left:
+            await self.refresh()
+            await self.look_again()
+            for at, answer in zip(left, await self._each_to_its_node([commands[at] for at in left]), strict=True):
+                answers[at] = await self._send(commands[at]) if isinstance(answer, REDIRECTING) else answer
+        return answers
+
+    async def _each_to_its_node(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """In one trip to each node, to all at once from an event loop."""
+        at_nodes: dict[str, tuple[Any, list[int]]] = {}
+        for at, command in enumerate(commands):
+            node = await self.node_of(_key_of(command))
+            at_nodes.setdefault(node.name, (node, []))[1].append(at)
+        trips = [self._errors_too(node, [commands[at] for at in places]) for node, places in at_nodes.values()]
+        found = await asyncio.gather(*trips) if self._waits else [await trip for trip in trips]
+        places = [at for _, places in at_nodes.values() for at in places]
+        answers = dict(zip(places, [answer for each in found for answer in each], strict=True))
+        return [answers[at] for at in range(len(commands))]
+
+    async def _errors_too(self, node: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         try:
-            with errors_of_connections():
-                answers = await settle(pipeline.execute(raise_on_error=False))
-        except Unknown as error:
-            answers = [error] * len(commands)
-        return [
-            await self._send(command) if _is_redirection(answer) else answer
-            for command, answer in zip(commands, answers, strict=True)
-        ]
+            return await self._at_once(node, commands)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            return [error] * len(commands)
 
     async def at(self, node: Any, *command: Any) -> Any:
         """The answer of that very node; SCAN's is its cursor and keys. Raises `EngineUnavailable`."""
@@ -110,7 +127,7 @@ class ClusterCommands:
     async def look_again(self) -> None:
         """Ask where the slots are, after a moment."""
         if self._waits:
-            await sleep(PAUSE)
+            await asyncio.sleep(PAUSE)
         else:
             time.sleep(PAUSE)  # noqa: ASYNC251  of the synchronous face
         with suppress(redis.RedisError, RedisClusterException, OSError):  # then the next command says it

@@ -1,10 +1,15 @@
 """Copies in a cluster of Redis: each lies in a slot of its own."""
 
+import os
+import signal
+from contextlib import contextmanager
+
 import pytest
+import redis
 from django.test import override_settings
 
 from django_multisession import user_sessions
-from django_multisession.backends.cached_db import copies
+from django_multisession.backends.cached_db import copies, outage
 from django_multisession.records import identify
 from django_multisession.testing.stored import saved
 from tests import servers
@@ -44,3 +49,40 @@ def test_read_saved_and_ended(Store, face, client):
     assert not any(is_copied(client, key) for key in keys)
     assert [face(Store(key)).load() for key in keys] == [{}] * 6
     assert not any(client.exists(copies._key(identify(key))) for key in keys)
+
+
+@contextmanager
+def paused(client):
+    """All its primaries, none of which answers until the end."""
+    processes = [each["process_id"] for each in client.info("server", target_nodes="primaries").values()]
+    try:
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        yield
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
+
+
+def noted(send, sent):
+    return lambda *given, **how: sent.append(given) or send(*given, **how)
+
+
+def test_nodes_that_do_not_answer_are_asked_once(Store, face, client, monkeypatch):
+    """Also of many, which redis-py's own pipeline asks eleven times each. Those sessions are ended, and it is told."""
+    sent = []
+    with override_settings(MULTISESSION_TIMEOUT=0.5):
+        client = Store.storage.told._opened().client
+        keys = [saved(face, Store, a=1, _auth_user_id="9") for _ in range(6)]
+        for key in keys:
+            face(Store(key)).load()
+        with paused(client):
+            for kind in (redis.Connection, redis.asyncio.Connection):
+                monkeypatch.setattr(kind, "send_packed_command", noted(kind.send_packed_command, sent))
+            assert face.functions(user_sessions).revoke_all("9").ended == 6
+            assert [face(Store(key)).load() for key in keys] == [{}] * 6
+            assert 0 < len(sent) <= 3  # of the nodes; all else goes by SQL
+        monkeypatch.setattr(outage, "PAUSE", 0)
+        monkeypatch.setattr(Store.storage.told.outage, "_until", 0)
+        face(Store(keys[0])).load()
+        assert not any(is_copied(Store.storage.told._opened().client, key) for key in keys)
