@@ -7,6 +7,7 @@ being kept anywhere: what it names is gone then. It is signed, good for `TOKEN_A
 """
 
 import json
+import logging
 import re
 import time
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ QUIET = 60  # seconds in which an outage is not told again
 MOST_TOLD = 50  # outages in that time, each by its error's text
 VARYING = re.compile(r"\b[0-9a-f]{12,}\b|\b\d+\.\d+(?=[,\s>])")  # in pymongo's text: a client's id, times in seconds
 
+logger = logging.getLogger("django_multisession")
 _told: dict[str, float] = {}  # when, by the monotonic clock
 _telling = Lock()
 
@@ -97,10 +99,14 @@ def unavailable(request: Any, why: Exception | None = None) -> HttpResponse:
 
 
 def _unavailable_page() -> str:
-    try:
-        return str(loader.select_template(UNAVAILABLE).render())  # with no request: its context may ask for the session
-    except TemplateDoesNotExist:  # the app is not installed
-        return "<h1>Service Unavailable</h1>"
+    """An outage is told whatever else is wrong: where the site's template fails, ours takes its place."""
+    for name in UNAVAILABLE:
+        try:
+            return str(loader.get_template(name).render())  # with no request: its context may ask for the session
+        except Exception as error:
+            if not isinstance(error, TemplateDoesNotExist) or error.args[0] != name:  # but what it extends
+                logger.exception("The template %s has failed.", name)
+    return "<h1>Service Unavailable</h1>"  # the app is not installed
 
 
 def _is_news(outage: str) -> bool:

@@ -202,8 +202,7 @@ class RedisNode(RedisServer):
         return free_port(random.randrange(15000, CLIENTS_PORT - BUS - 1000), also=BUS)
 
     def command(self) -> list[str]:
-        fixed = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", "1000"]
-        return [*super().command(), *fixed]
+        return [*super().command(), "--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"]
 
 
 class MongoDBServer(Server):

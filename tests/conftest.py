@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.runner import runtestprotocol
 from django.core.management import call_command
 from django.db import connections
 from django.test import override_settings
@@ -54,6 +56,16 @@ if PACKAGE.parent != Path(__file__).parent.parent and "site-packages" not in PAC
 
 def pytest_report_header() -> list[str]:
     return [f"django_multisession: {PACKAGE}"] + [f"not installed, so not collected: {name}" for name in collect_ignore]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Each test in a context of its own: one that sets CACHES leaves a variable there, since Django opens them in a new
+    `Local` then, and each hop of `sync_to_async()` looks at all variables."""
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    copy_context().run(runtestprotocol, item, nextitem=nextitem)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
 
 
 @pytest.fixture(scope="session")

@@ -406,6 +406,25 @@ def test_redis_setting_usable(value: str) -> None:
     assert found(**redis(), MULTISESSION_REDIS=value) == ""
 
 
+SENTINELS = "redis+sentinel://a,b:26379/main"
+
+
+@pytest.mark.parametrize("url", ["redis://localhost/abc", "rediss://a:b@[::1]:1/0/1?db=2", f"{SENTINELS}/one"])
+def test_a_database_that_is_no_number(url: str) -> None:
+    assert found(**redis(), MULTISESSION_REDIS=url) == "E022"
+    assert found(**engine("cached_db"), MULTISESSION_REDIS=url) == "E022"
+
+
+@pytest.mark.parametrize("location", ["redis://localhost/abc", ["redis://a/1", "redis://b/abc"]])
+def test_a_database_of_the_alias_that_is_no_number(location: object) -> None:
+    assert found(**redis(LOCATION=location)) == "E022"
+
+
+@pytest.mark.parametrize("url", ["redis://a/1/", "redis://a:1?db=1", "unix:///a/b?db=1", f"{SENTINELS}/1", SENTINELS])
+def test_databases_that_are_numbers(url: str) -> None:
+    assert found(**redis(), MULTISESSION_REDIS=url) == ""
+
+
 def test_responses_decoded() -> None:
     assert found(**redis(OPTIONS={"CONNECTION_POOL_KWARGS": {"decode_responses": True}})) == "E010"
 

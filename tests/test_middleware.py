@@ -285,6 +285,19 @@ class TestUnavailable:
         with override_settings(TEMPLATES=templates):
             assert browser.get(pages(face)[1]).content == b"Back soon"
 
+    @pytest.mark.parametrize("broken", ["{% nonsense %}", "{% extends 'missing.html' %}", "{% url 'nowhere' %}"])
+    def test_a_template_of_the_site_that_fails(self, browser, face, away, tmp_path, broken, caplog):
+        """An outage is not the time to lose the page as well; the log has why."""
+        (tmp_path / "503.html").write_text(broken)
+        [templates] = settings.TEMPLATES
+        browser.get(pages(face)[0])
+        away("read")
+        with override_settings(TEMPLATES=[{**templates, "DIRS": [tmp_path]}]):
+            page = browser.get(pages(face)[1])
+        assert page.status_code == 503
+        assert "You have not been signed out" in page.content.decode()
+        assert "503.html" in next(each.getMessage() for each in caplog.records if each.name == "django_multisession")
+
     def test_our_page_is_complete_in_itself(self, browser, face, away):
         browser.get(pages(face)[0])
         away("read")

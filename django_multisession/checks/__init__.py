@@ -20,6 +20,7 @@ Always, without any I/O::
     E008  redis, cached_db: SESSION_CACHE_ALIAS is no django-redis cache, or one of shards
     E009  redis, cached_db: MULTISESSION_REDIS is neither a Redis URL nor the path of a callable
     E010  redis, cached_db: the client decodes responses
+    E022  redis, cached_db: a URL of Redis has something else than a number where that of the database belongs
     E040  both Django's session middleware and the package's
     E041  the session middleware comes after middleware that needs it
     E016  redis: a database number with a cluster, which has one database

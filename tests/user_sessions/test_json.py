@@ -103,6 +103,14 @@ def test_one_is_ended(Store, ann):
     assert signed_in(one)
 
 
+@pytest.mark.parametrize("id", ["nope!", "a.b", "%00", "%ED%A0%80", "ä", "a" * 5000])
+def test_what_can_be_no_session_is_not_found(Store, ann, id):
+    one = browser(ann)
+    gone = delete(one, f"end/{id}/")
+    assert (gone.status_code, gone.json()["error"]) == (404, "not_found")
+    assert signed_in(one)
+
+
 def test_the_own_one_is_a_sign_out(Store, ann):
     one = browser(ann)
     own = listed(one)["sessions"][0]

@@ -23,7 +23,7 @@ import struct
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import lru_cache
 from hashlib import blake2b, sha1, sha256
 from math import ceil
 from threading import Lock
@@ -110,13 +110,14 @@ class Copies:
         if self.outage.is_known and not await self._may_read():
             return None
         value, since = _new_lease(), monotonic()
-        meaning = partial(_meaning, place, id, self._age, value)
+        meaning = Reading(place, id, self._age, value)
         try:
             commands = self._commands or self._opened()
             if self._in_vain < OFTEN:
                 key = (self._prefix + id).encode()
                 command = "SET", key, value, "NX", "GET", "PX", self._lasting
-                found = await commands.execute(command, meaning, packed=self._packed % (len(key), key, value))
+                packed = self._packed % (len(key), key, value)
+                found = await commands.execute(command, meaning, packed=packed, meanwhile=meaning.begin)
             else:
                 found = await self._run(TAKE, meaning, id, value, self._lasting)
         except BaseException as error:
@@ -269,17 +270,35 @@ def _key(id: str) -> str:
     return f"{conf.KEY_PREFIX}:copy:{id}"
 
 
-def _meaning(place: str, id: str, age: float, lease: bytes, answer: Any) -> Record | Refused | bytes | None:
-    """The copy, or that very lease: it is there now. Raises `Impossible` for an answer to another question."""
-    if answer is None or answer == lease:
-        return lease
-    if isinstance(answer, bool):
-        raise _Boolean
-    if not isinstance(answer, bytes):
-        raise Impossible
-    if len(answer) == LEASE_SIZE and answer[:1] == LEASE:
-        return None
-    return unseal(place, id, answer, age)
+class Reading:
+    """What the answer means: the copy, or that very lease if it is there now. Raises `Impossible` for what is none."""
+
+    __slots__ = ("_age", "_id", "_lease", "_mac", "_place")
+
+    def __init__(self, place: str, id: str, age: float, lease: bytes) -> None:
+        self._place, self._id, self._age, self._lease = place, id, age, lease
+        self._mac: blake2b | None = None
+
+    def begin(self) -> None:
+        """What can be done before the answer is there: a hot read has time while the server works, and none after."""
+        self._mac = _begun(self._place, self._id)
+
+    def __call__(self, answer: Any) -> Record | Refused | bytes | None:
+        if answer is None or answer == self._lease:
+            return self._lease
+        if isinstance(answer, bool):
+            raise _Boolean
+        if not isinstance(answer, bytes):
+            raise Impossible
+        if len(answer) == LEASE_SIZE and answer[:1] == LEASE:
+            return None
+        mac, self._mac = self._mac or _begun(self._place, self._id), None  # a hash is good for one
+        try:
+            return unseal(mac, self._id, answer, self._age)
+        except Impossible:
+            if _is_of_fallback(self._place, self._id, answer):
+                return REFUSED
+            raise
 
 
 def _new_lease() -> bytes:
@@ -298,38 +317,41 @@ def _lease(value: bytes, since: float) -> Lease:
 
 def seal(place: str, record: Record, moment: int) -> bytes:
     signed = MOMENT.pack(moment) + answers.pack(record)
-    return COPY + _mac(place, record.id, signed) + signed
+    return COPY + _finished(_begun(place, record.id), signed) + signed
 
 
-def unseal(place: str, id: str, copy: bytes, age: float) -> Record | Refused:
+def unseal(mac: blake2b, id: str, copy: bytes, age: float) -> Record | Refused:
     """The record, unless it is older than `age`, in milliseconds. Raises `Impossible` for what this site has not made
-    of this session.
+    of this session. `mac` is what `_begun()` gives.
 
     A moment that is ahead is another host's clock, and no more ahead than a copy may be old.
     """
     signed = copy[SIGNED_AT:]
     if copy[:1] != COPY or len(signed) < MOMENT.size:
         raise Impossible
-    if not hmac.compare_digest(copy[1:SIGNED_AT], _mac(place, id, signed)):
-        return _refused(place, id, copy)
+    if not hmac.compare_digest(copy[1:SIGNED_AT], _finished(mac, signed)):
+        raise Impossible
     now = epoch_now()
     if abs(now - MOMENT.unpack_from(signed)[0]) >= age:
         return REFUSED
     return answers.unpack(id, signed[MOMENT.size :], now) or REFUSED
 
 
-def _refused(place: str, id: str, copy: bytes) -> Refused:
+def _is_of_fallback(place: str, id: str, copy: bytes) -> bool:
     """While a new `SECRET_KEY` is deployed, others sign with what is a fallback here: nothing that the log need say."""
-    for secret in settings.SECRET_KEY_FALLBACKS:
-        if hmac.compare_digest(copy[1:SIGNED_AT], _mac(place, id, copy[SIGNED_AT:], secret)):
-            return REFUSED
-    raise Impossible
+    macs = (_finished(_begun(place, id, secret), copy[SIGNED_AT:]) for secret in settings.SECRET_KEY_FALLBACKS)
+    return any(hmac.compare_digest(copy[1:SIGNED_AT], mac) for mac in macs)
 
 
-def _mac(place: str, id: str, signed: bytes, secret: str | bytes | None = None) -> bytes:
-    """BLAKE2 takes a key itself, and half the time that an HMAC does."""
+def _begun(place: str, id: str, secret: str | bytes | None = None) -> blake2b:
+    """The MAC of a copy, but for what is behind it. BLAKE2 takes a key itself, and half the time that an HMAC does."""
     key = _signing_key(secret_key() if secret is None else secret)
-    return blake2b(f"{place}\0{id}\0".encode() + signed, digest_size=MAC_SIZE, key=key).digest()
+    return blake2b(f"{place}\0{id}\0".encode(), digest_size=MAC_SIZE, key=key)
+
+
+def _finished(mac: blake2b, signed: bytes) -> bytes:
+    mac.update(signed)
+    return mac.digest()
 
 
 @lru_cache(maxsize=16)

@@ -64,6 +64,14 @@ def database_of_a_cluster() -> Problems:
                 yield message, "Take the number out of the URL; MULTISESSION_KEY_PREFIX keeps sites apart."
 
 
+@check("E022", "redis", "cached_db")
+def database_without_number() -> Problems:
+    for url in _locations(_sessions_cache()):
+        if (path := urls.database_of(url)) and not path.isdecimal():
+            message = f"The Redis URL of the sessions has {path!r} where a database number belongs; redis-py takes 0."
+            yield message, "End it with a number, as in 'redis://localhost/1'."
+
+
 @check("W002", "redis")
 def sessions_in_default_cache() -> Problems:
     is_default = not conf.REDIS and settings.SESSION_CACHE_ALIAS == "default" and "default" in settings.CACHES
@@ -105,14 +113,21 @@ def _connections(cache: Mapping[str, Any]) -> list[dict[str, Any]]:
                 return [{"host": urls.service_of(url)} | urls.options_of(url)]
             return [{"host": host, "port": port} | urls.options_of(url) for host, port in urls.addresses(url)]
         return []
-    location, options = cache.get("LOCATION"), cache.get("OPTIONS", {})
+    options, connections = cache.get("OPTIONS", {}), []
     defaults = {"host": "localhost", "port": 6379, "db": options.get("db", 0)}
-    connections = []
-    for each in location if isinstance(location, list | tuple) else str(location).split(","):
+    for each in _locations(cache):
         with suppress(ValueError):
-            found = parse_url(str(each))  # type: ignore[no-untyped-call]
+            found = parse_url(each)  # type: ignore[no-untyped-call]
             connections.append(defaults | options.get("CONNECTION_POOL_KWARGS", {}) | found)
     return connections
+
+
+def _locations(cache: Mapping[str, Any]) -> list[str]:
+    """The URLs of a cache: django-redis takes several, the first of which is the primary's."""
+    location = cache.get("LOCATION")
+    if urls.kind_of(location):
+        return [str(location)]
+    return [str(each) for each in (location if isinstance(location, list | tuple) else str(location).split(","))]
 
 
 # The Redis server

@@ -33,7 +33,7 @@ class ClusterCommands:
         self._waits = isinstance(client, redis.asyncio.RedisCluster)
 
     async def execute(
-        self, command: tuple[Any, ...], meaning: Callable[[Any], Any], once: bool = False, packed: bytes | None = None
+        self, command: tuple[Any, ...], meaning: Callable[[Any], Any], once: bool = False, **unused: Any
     ) -> Any:
         """As that of `pool.Commands`."""
         try:

@@ -207,17 +207,25 @@ class Commands:
         self._waits = isinstance(self._pool, AsyncPool)
         self._is_ours = self._waits or isinstance(self._pool, Pool)
 
-    async def execute(self, command: Command, meaning: Meaning, once: bool = False, packed: bytes | None = None) -> Any:
+    async def execute(
+        self,
+        command: Command,
+        meaning: Meaning,
+        once: bool = False,
+        packed: bytes | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Any:
         """What the answer means. Raises what `client.execute_command()` does.
 
         `meaning` raises `Impossible` for what can be no answer: the command is sent once more then, on a new
         connection. With `once` it is not sent again after anything but a refusal: `Lost` is raised instead. `packed` is
-        the command as it is sent, where the caller can say it in less time.
+        the command as it is sent, where the caller can say it in less time. `meanwhile` may be called, between the
+        command and its answer.
         """
         is_direct = self._is_ours and _is_own_way(self.client) and not _is_measured()
         try:
             if is_direct:
-                return await self._directly(command, meaning, once, packed)
+                return await self._directly(command, meaning, once, packed, meanwhile)
             return await self._own_way(command, meaning, once)
         except Again:
             await self.refresh()
@@ -228,7 +236,14 @@ class Commands:
         if "inuse_connections" in signature(self._pool.disconnect).parameters:  # else it would close those in use
             await settle(self._pool.disconnect(inuse_connections=False))
 
-    async def _directly(self, command: Command, meaning: Meaning, once: bool, packed: bytes | None) -> Any:
+    async def _directly(
+        self,
+        command: Command,
+        meaning: Meaning,
+        once: bool,
+        packed: bytes | None,
+        meanwhile: Callable[[], None] | None,
+    ) -> Any:
         if packed is None and pack_command is not None:
             packed = pack_command(command)
         connection = self._pool.take()
@@ -239,6 +254,8 @@ class Commands:
             sent = connection.send_packed_command([packed] if packed else connection.pack_command(*command))
             if self._waits:
                 await sent
+            if meanwhile is not None:
+                meanwhile()
             answer = connection.read_response()
             found = meaning(await answer if self._waits else answer)
             whole = True

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 CLUSTER, SENTINEL = "cluster", "sentinel"
 OF_SENTINELS = "sentinel_"
+BY_HOST = "redis:", "rediss:", "redis+", "rediss+"
 TRUTH = {"true": True, "yes": True, "false": False, "no": False}
 PORTS = {CLUSTER: 6379, SENTINEL: 26379}
 
@@ -86,6 +87,14 @@ def service_of(url: str) -> str:
     if not name:
         raise ValueError("no name of a service behind the sentinels")
     return name
+
+
+def database_of(url: str) -> str:
+    """What stands where redis-py looks for the number of a database; nothing of a URL that names no host."""
+    if not url.startswith(BY_HOST):
+        return ""
+    path = unquote(url.partition("://")[2].partition("?")[0].partition("/")[2].strip("/"))
+    return path.partition("/")[2] if kind_of(url) == SENTINEL else path
 
 
 def _query(url: str) -> list[tuple[str, str]]:

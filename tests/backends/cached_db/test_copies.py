@@ -102,7 +102,7 @@ def test_a_copy_of_another_place_or_key_is_refused(Store, face, client, settings
     key, copy = cached(face, Store, a=1)
     value = client.get(copy)
     face(Store(key)).delete()
-    record = copies.unseal("default.", identify(key), value, 60_000)
+    record = copies.unseal(copies._begun("default.", identify(key)), identify(key), value, 60_000)
     assert record.id == identify(key)
     client.set(copy, copies.seal("tenant.", record, copies.epoch_now()))
     assert face(Store(key)).load() == {}

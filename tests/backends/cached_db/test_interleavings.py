@@ -25,13 +25,12 @@ from django_multisession.records import identify, utcnow
 from django_multisession.testing.faces import SyncFace
 from django_multisession.testing.stored import saved
 from django_multisession.twins import run_sync
-from tests.interleaving import THOROUGHLY
 from tests.routers import SessionRouter
 
 from .steps import WHO, Steps, steps
 
 DEEDS = ["hot_read", "miss", "save", "touch", "delete", "revoke", "cycle_key", "purge"]
-TIMES = 16 if THOROUGHLY else 2  # of each of 64 pairs: 1,024, else 128
+TIMES = 16  # of each of 64 pairs: 1,024
 LEVELS = "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"
 
 pytestmark = pytest.mark.slow

@@ -469,6 +469,7 @@ def test_a_primary_dies_and_its_replica_takes_over(Store, cluster, nodes, face_n
     running.start()
     try:
         loaders.wait_for_each()
+        nodes.promote_after(seconds=1)
         victim = next(node for node in cluster.nodes if nodes_role(node) == "master")
         slots = slots_of(redis.Redis.from_url(victim.url))
         of_the_dead = [user for user in users if slot_of(f"session:user:{user}") in slots]
@@ -496,6 +497,7 @@ def test_a_primary_dies_and_its_replica_takes_over(Store, cluster, nodes, face_n
     finally:
         victim.start()  # it finds its place by its nodes.conf, as a replica
         wait_until(lambda: nodes_role(victim) == "slave" and is_synced(victim))
+        nodes.promote_after(seconds=15)
 
 
 class Loaders:
