@@ -17,6 +17,7 @@ import pytest
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.db import connections
 
+from django_multisession.backends.cached_db import transactions
 from django_multisession.backends.cached_db.copies import Copies
 from django_multisession.backends.db import statements
 from django_multisession.twins import run_sync
@@ -87,6 +88,12 @@ class Steps:
             self.history.append(self.committed())
             self.last[number] = len(self.history) - 1
 
+    def has_committed(self) -> None:
+        """A request's transaction, which others see from now on."""
+        if self.holder == WHO.get():  # else it has changed nothing, and may see what another is about to tell
+            self.holder = None
+            self.note()
+
     def stop_before(self, statement: Any, parameters: Any) -> None:
         """Where a transaction holds the row that the statement locks: until that has ended, as the database does."""
         self.stop()
@@ -131,7 +138,7 @@ def steps(face: str, requests: int) -> Iterator[Steps]:
     """Of a face, with a stop before each statement and command."""
     found = Steps(face, requests)
     execute, fetch, take = statements.execute, statements.fetch, Copies.take
-    fill, tell = Copies._fill, Copies._tell
+    fill, tell, telling = Copies._fill, Copies._tell, transactions.Telling.__call__
 
     def fetch_stepwise(alias: str, statement: Any, *parameters: Any) -> Any:
         found.stop_before(statement, parameters)
@@ -152,6 +159,10 @@ def steps(face: str, requests: int) -> Iterator[Steps]:
         found.stop()
         await fill(self, *arguments)
 
+    def note_and_tell(self: transactions.Telling) -> None:
+        found.has_committed()  # before any step: it is the first hook
+        telling(self)
+
     async def tell_stepwise(self: Copies, keys: list[str]) -> None:
         found.stop()
         await tell(self, keys)
@@ -162,6 +173,7 @@ def steps(face: str, requests: int) -> Iterator[Steps]:
         patch.setattr(Copies, "take", take_stepwise)
         patch.setattr(Copies, "_fill", fill_stepwise)
         patch.setattr(Copies, "_tell", tell_stepwise)
+        patch.setattr(transactions.Telling, "__call__", note_and_tell)
         try:
             yield found
         finally:

@@ -179,11 +179,6 @@ def in_a_transaction(session: Watched, deed: str, level: str, rolls_back: bool) 
     run, within = session.run, copy.copy(session)
     within.storage = session.Store.storage
 
-    def committed() -> None:
-        if run.holder == WHO.get():  # else it has changed nothing, and may see what another is about to tell
-            run.holder = None
-            run.note()
-
     def transact() -> None:
         within.since = session.since
         try:
@@ -191,7 +186,6 @@ def in_a_transaction(session: Watched, deed: str, level: str, rolls_back: bool) 
                 with connections[SessionRouter.alias].cursor() as cursor:
                     cursor.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
                     cursor.execute("SELECT 1 FROM django_multisession_session LIMIT 1")
-                transaction.on_commit(committed, using=SessionRouter.alias)  # before any hook that takes a step
                 run.stop()
                 run_sync(getattr(within, deed)())
                 look_within()
