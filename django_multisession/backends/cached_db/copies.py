@@ -5,9 +5,7 @@ One STRING per session that was read, at `<prefix>:copy:<id>`: a lease, or the c
     lease    "l" | token (16 random bytes), for MULTISESSION_TIMEOUT
     copy     "c" | MAC (16) | moment of the lease i64 | the record, as `backends.redis` packs it
 
-A copy lives for MULTISESSION_CACHE_AGE from the moment of its lease. The MAC is keyed BLAKE2b, under a key of its own
-derived from `SECRET_KEY`, of the database's alias (and a tenant's schema), the id, and all that is behind the MAC: so a
-copy opens for its own session alone, and not for longer.
+A copy lives for MULTISESSION_CACHE_AGE from the moment of its lease, which is signed with the rest: see `signing.py`.
 
     take     SET <key> <lease> NX GET PX <ms>; the copy, or nothing and the lease is there (before Redis 7, and where
              the client makes a boolean of the answer: EVALSHA TAKE)
@@ -17,24 +15,19 @@ copy opens for its own session alone, and not for longer.
 Redis that cannot be reached is asked again after `PAUSE`, by one request at a time; see `Outage`.
 """
 
-import hmac
 import os
-import struct
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import lru_cache
-from hashlib import blake2b, sha1, sha256
+from hashlib import blake2b, sha1
 from math import ceil
 from threading import Lock
 from time import monotonic
 from typing import Any, NamedTuple
 
 import redis
-from django.conf import settings
-from django.utils.encoding import force_bytes
 
-from ...conf import conf, secret_key
+from ...conf import conf
 from ...exceptions import EngineUnavailable
 from ...records import Record, epoch_now
 from ..redis import answers, clients
@@ -44,13 +37,11 @@ from ..redis.failures import MISREAD, Impossible
 from ..redis.pool import Commands, Pool
 from ..redis.storage import GLOB
 from .outage import TELLING, Outage
+from .signing import REFUSED, Refused, begun, is_of_fallback, seal, unseal
 
-LEASE, COPY = b"l", b"c"
-TOKEN_SIZE, MAC_SIZE = 16, 16  # bytes
-MOMENT = struct.Struct(">q")  # milliseconds since 1970
+LEASE, TOKEN_SIZE = b"l", 16  # bytes
 OFTEN = 3  # then it is this client's way, and not that of one command which came again on a new connection
 TIME_OUTS = "socket_timeout", "socket_connect_timeout"  # of which redis-py has none before 8.0
-SIGNED_AT = 1 + MAC_SIZE
 LEASE_SIZE = 1 + TOKEN_SIZE
 
 # As the protocol has it, for a key's length, key, and lease; the milliseconds follow. hiredis takes five times as long.
@@ -80,13 +71,6 @@ class Lease(NamedTuple):
     value: bytes
     moment: int  # milliseconds since 1970, by this host's clock
     since: float  # the same by a clock that nobody sets
-
-
-class Refused(NamedTuple):
-    """What is no copy of this session that may be used, or not any more."""
-
-
-REFUSED = Refused()
 
 
 class Copies:
@@ -281,7 +265,7 @@ class Reading:
 
     def begin(self) -> None:
         """What can be done before the answer is there: a hot read has time while the server works, and none after."""
-        self._mac = _begun(self._place, self._id)
+        self._mac = begun(self._place, self._id)
 
     def __call__(self, answer: Any) -> Record | Refused | bytes | None:
         if answer is None or answer == self._lease:
@@ -292,11 +276,11 @@ class Reading:
             raise Impossible
         if len(answer) == LEASE_SIZE and answer[:1] == LEASE:
             return None
-        mac, self._mac = self._mac or _begun(self._place, self._id), None  # a hash is good for one
+        mac, self._mac = self._mac or begun(self._place, self._id), None  # a hash is good for one
         try:
             return unseal(mac, self._id, answer, self._age)
         except Impossible:
-            if _is_of_fallback(self._place, self._id, answer):
+            if is_of_fallback(self._place, self._id, answer):
                 return REFUSED
             raise
 
@@ -313,47 +297,3 @@ def _new_lease() -> bytes:
 
 def _lease(value: bytes, since: float) -> Lease:
     return Lease(value, epoch_now() - ceil((monotonic() - since) * 1000), since)
-
-
-def seal(place: str, record: Record, moment: int) -> bytes:
-    signed = MOMENT.pack(moment) + answers.pack(record)
-    return COPY + _finished(_begun(place, record.id), signed) + signed
-
-
-def unseal(mac: blake2b, id: str, copy: bytes, age: float) -> Record | Refused:
-    """The record, unless it is older than `age`, in milliseconds. Raises `Impossible` for what this site has not made
-    of this session. `mac` is what `_begun()` gives.
-
-    A moment that is ahead is another host's clock, and no more ahead than a copy may be old.
-    """
-    signed = copy[SIGNED_AT:]
-    if copy[:1] != COPY or len(signed) < MOMENT.size:
-        raise Impossible
-    if not hmac.compare_digest(copy[1:SIGNED_AT], _finished(mac, signed)):
-        raise Impossible
-    now = epoch_now()
-    if abs(now - MOMENT.unpack_from(signed)[0]) >= age:
-        return REFUSED
-    return answers.unpack(id, signed[MOMENT.size :], now) or REFUSED
-
-
-def _is_of_fallback(place: str, id: str, copy: bytes) -> bool:
-    """While a new `SECRET_KEY` is deployed, others sign with what is a fallback here: nothing that the log need say."""
-    macs = (_finished(_begun(place, id, secret), copy[SIGNED_AT:]) for secret in settings.SECRET_KEY_FALLBACKS)
-    return any(hmac.compare_digest(copy[1:SIGNED_AT], mac) for mac in macs)
-
-
-def _begun(place: str, id: str, secret: str | bytes | None = None) -> blake2b:
-    """The MAC of a copy, but for what is behind it. BLAKE2 takes a key itself, and half the time that an HMAC does."""
-    key = _signing_key(secret_key() if secret is None else secret)
-    return blake2b(f"{place}\0{id}\0".encode(), digest_size=MAC_SIZE, key=key)
-
-
-def _finished(mac: blake2b, signed: bytes) -> bytes:
-    mac.update(signed)
-    return mac.digest()
-
-
-@lru_cache(maxsize=16)
-def _signing_key(secret: str | bytes) -> bytes:
-    return sha256(b"django_multisession.cached_db.copy\0" + force_bytes(secret)).digest()

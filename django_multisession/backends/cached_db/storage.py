@@ -27,7 +27,8 @@ from ...records import Record, epoch_now, to_epoch
 from ..db import statements
 from ..db.storage import DbStorage
 from . import transactions
-from .copies import REFUSED, Lease
+from .copies import Lease
+from .signing import REFUSED
 
 
 class CachedStorage(DbStorage):

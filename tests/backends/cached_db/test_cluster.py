@@ -9,7 +9,7 @@ import redis
 from django.test import override_settings
 
 from django_multisession import user_sessions
-from django_multisession.backends.cached_db import copies, outage
+from django_multisession.backends.cached_db import copies, outage, signing
 from django_multisession.records import identify
 from django_multisession.testing.stored import saved
 from tests import servers
@@ -32,7 +32,7 @@ def client(Store):
 
 
 def is_copied(client, key):
-    return (client.get(copies._key(identify(key))) or b"")[:1] == copies.COPY
+    return (client.get(copies._key(identify(key))) or b"")[:1] == signing.COPY
 
 
 def test_read_saved_and_ended(Store, face, client):

@@ -2,11 +2,13 @@
 
 import asyncio
 import ctypes
+import hmac
 import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -16,13 +18,13 @@ from django.test import override_settings
 
 from django_multisession import purge, user_sessions
 from django_multisession.backends import redis
-from django_multisession.backends.cached_db import copies, outage
+from django_multisession.backends.cached_db import copies, outage, signing
 from django_multisession.backends.cached_db.outage import Outage
 from django_multisession.backends.db import SessionStore, statements
 from django_multisession.backends.redis.pool import Commands
 from django_multisession.exceptions import SessionEnded
 from django_multisession.payload import codecs
-from django_multisession.records import identify
+from django_multisession.records import epoch_now, identify
 from django_multisession.testing import isolated_sessions
 from django_multisession.testing.faces import SyncFace
 from django_multisession.testing.stored import saved
@@ -102,9 +104,9 @@ def test_a_copy_of_another_place_or_key_is_refused(Store, face, client, settings
     key, copy = cached(face, Store, a=1)
     value = client.get(copy)
     face(Store(key)).delete()
-    record = copies.unseal(copies._begun("default.", identify(key)), identify(key), value, 60_000)
+    record = signing.unseal(signing.begun("default.", identify(key)), identify(key), value, 60_000)
     assert record.id == identify(key)
-    client.set(copy, copies.seal("tenant.", record, copies.epoch_now()))
+    client.set(copy, signing.seal("tenant.", record, epoch_now()))
     assert face(Store(key)).load() == {}
     client.set(copy, value)
     settings.SECRET_KEY = "another"
@@ -124,7 +126,7 @@ def test_a_copy_signed_with_what_is_a_fallback_is_refused_without_a_word(Store, 
 def test_the_copys_key_is_not_the_payloads(Store, settings):
     secret = settings.SECRET_KEY
     payloads = codecs._keyed(secret)[0].copy()
-    ours = copies.sha256(copies._signing_key(secret).ljust(64, b"\0").translate(copies.hmac.trans_36))
+    ours = sha256(signing._signing_key(secret).ljust(64, b"\0").translate(hmac.trans_36))
     assert payloads.digest() != ours.digest()
 
 
@@ -145,7 +147,7 @@ def test_a_copys_life_counts_from_its_lease(Store, client, settings):
     settings.MULTISESSION_CACHE_AGE = 10
     key = saved(SyncFace(), Store, a=1)
     [row] = statements.fetch("default", statements.read_sql, identify(key), 0)
-    lease = copies.Lease(b"l" + b"x" * 16, copies.epoch_now() - 9000, time.monotonic() - 9)
+    lease = copies.Lease(b"l" + b"x" * 16, epoch_now() - 9000, time.monotonic() - 9)
     name = copies._key(identify(key))
     client.set(name, lease.value)
     told = Store.storage.told
