@@ -56,6 +56,10 @@ class Record:
     def is_live(self, now: datetime) -> bool:
         return self.expires_at > now
 
+    def is_same(self, other: "Record") -> bool:
+        """Of two records of one session: whether nobody has saved it in between. A touch is no save."""
+        return (self.version, self.payload) == (other.version, other.payload)
+
     @property
     def is_mark(self) -> bool:
         """No session, but what became of one (see `rotation.py`): the header of its payload says so."""

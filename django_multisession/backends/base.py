@@ -141,13 +141,7 @@ class SessionStore(SessionState):
 
     async def _look_again(self, storage: Storage) -> None:
         """The transaction in which this object wrote may be rolled back by now, and others may have saved since."""
-        held = await self._read(storage, self.session_key)
-        if held and held == self._record:
-            self._wrote(held, self._serialized)
-        elif held and held != self._base:
-            self._resolve(held)
-        else:
-            self._record, self._serialized, self._committed = held, None, True
+        self._seen_again(await self._read(storage, self.session_key))
 
     async def _touch(self, storage: Storage, stored: Record) -> None:
         now = utcnow()

@@ -110,6 +110,13 @@ class SessionState(SessionBase):
         self._serialized, self._committed = None, True
         return held
 
+    def _seen_again(self, held: Record | None) -> None:
+        """What this object wrote was rolled back, and others may have saved since: a touch is no conflict."""
+        if held and not (self._base and held.is_same(self._base)):
+            self._resolve(held)
+        else:
+            self._record, self._serialized, self._committed = held, None, True
+
     def _only_rotated(self, held: Record) -> bool:
         before, after = (self._data_of(each) or {} for each in (self._base, held))
         return rotation.without_log_in(before) == rotation.without_log_in(after)

@@ -19,8 +19,10 @@ from django.utils.module_loading import import_string
 
 from django_multisession.backends.changing import change as changing_core
 from django_multisession.exceptions import SessionConflict, SessionEnded, SessionNotSerializable, SessionTooLarge
+from django_multisession.records import utcnow
 from django_multisession.testing.faces import AsyncStore
 from django_multisession.testing.stored import close_connections, saved, stored
+from django_multisession.twins import run_sync
 
 from ..browsers import COOKIE, DJANGOS, OURS
 from ..conftest import ENGINES
@@ -585,6 +587,63 @@ class TestTransactions:
         session.save()
         assert Store(key).load() == {"count": 1, "b": 1, "c": 1}
 
+    def test_several_tasks_within_one_that_is_rolled_back(self, Store):
+        """The event loop's thread sees no transaction of the database's."""
+        key = saved(lambda store: store, Store, a=1)
+        session = Store(key)
+        with transaction.atomic(using=SessionRouter.alias):
+            for name in "bc":
+                session[name] = 1
+                async_to_sync(session.asave)()
+            transaction.set_rollback(True, using=SessionRouter.alias)
+        set_and_save(session, d=1)
+        assert Store(key).load() == {"a": 1, "b": 1, "c": 1, "d": 1}
+
+    def test_a_task_that_deletes_within_one_that_is_rolled_back(self, Store):
+        key = saved(lambda store: store, Store, a=1)
+        session = Store(key)
+        session.load()
+        with transaction.atomic(using=SessionRouter.alias):
+            async_to_sync(session.adelete)()
+            transaction.set_rollback(True, using=SessionRouter.alias)
+        set_and_save(session, b=1)
+        assert Store(key).load() == {"a": 1, "b": 1}
+
+    @pytest.mark.parametrize("rolls_back", [False, True])
+    def test_a_savepoint_that_is_rolled_back(self, Store, rolls_back):
+        """What was saved before it is no change of others, neither within the transaction nor after it."""
+        key = saved(lambda store: store, Store, count=0)
+        session = Store(key)
+        with override_settings(MULTISESSION_MERGE={"count": "sum"}):
+            with transaction.atomic(using=SessionRouter.alias):
+                count(session)
+                set_and_save(session, a=1)
+                with transaction.atomic(using=SessionRouter.alias):
+                    set_and_save(session, b=1)
+                    transaction.set_rollback(True, using=SessionRouter.alias)
+                set_and_save(session, c=1)
+                with transaction.atomic(using=SessionRouter.alias):
+                    set_and_save(session, d=1)
+                    transaction.set_rollback(True, using=SessionRouter.alias)
+                transaction.set_rollback(rolls_back, using=SessionRouter.alias)
+            elsewhere(lambda: Store(key).change(count))
+            set_and_save(session, e=1)
+        assert Store(key).load() == {"count": 2, **dict.fromkeys("abcde", 1)}
+
+    @pytest.mark.parametrize("rolls_back", [False, True])
+    def test_a_touch_of_another_is_no_conflict(self, Store, rolls_back):
+        key = saved(lambda store: store, Store, a=1)
+        session = Store(key)
+        with override_settings(MULTISESSION_ON_CONFLICT="raise"):
+            with transaction.atomic(using=SessionRouter.alias):
+                set_and_save(session, b=1)
+                run_sync(Store.storage.touch(session._record.id, utcnow() + timedelta(days=40)))
+                set_and_save(session, c=1)
+                transaction.set_rollback(rolls_back, using=SessionRouter.alias)
+            run_sync(Store.storage.touch(session._record.id, utcnow() + timedelta(days=50)))
+            set_and_save(session, d=1)
+        assert Store(key).load() == dict.fromkeys("abcd", 1)
+
     @pytest.mark.parametrize("rolls_back", [False, True])
     def test_autocommit_that_is_switched_off(self, Store, rolls_back):
         alias, key = SessionRouter.alias, saved(lambda store: store, Store, count=0)
@@ -610,7 +669,10 @@ class TestTransactions:
 
 
 def save(Store: Any, key: str, **changes: Any) -> None:
-    session = Store(key)
+    set_and_save(Store(key), **changes)
+
+
+def set_and_save(session: Any, **changes: Any) -> None:
     session.update(changes)
     session.save()
 

@@ -7,33 +7,50 @@ from asgiref.sync import sync_to_async
 from ...databases import in_transaction
 from ...payload.codecs import Serialized
 from ...records import Record
+from ...twins import ASYNC
 from .. import base
 from . import checks  # noqa: F401  registers them
-from .statements import Commit, commit_of, database
+from .statements import database, is_committed
 from .storage import DbStorage
+
+MOST = 100  # writes of one object in a transaction; of older ones a savepoint's roll-back makes changes of others
 
 
 class SessionStore(base.SessionStore):
     """`SESSION_ENGINE = "django_multisession.backends.db"`"""
 
-    _commit: Commit | None = None  # of the transaction in which this object wrote last
+    _writes: tuple[Record, ...] = ()  # of this object since `_base`, each of which may yet be rolled back
 
     def _wrote(self, record: Record, serialized: Serialized | None) -> None:
-        base, is_seen_again = self._base, record == self._record
+        base = self._base
+        before = () if self._committed else tuple(each for each in self._writes[-MOST:] if each.id == record.id)
         super()._wrote(record, serialized)
-        commit = commit_of(record)
-        if commit or in_transaction(database()):  # a task's thread has another connection than the one it wrote over
-            self._base, self._committed = base, False
-        self._commit = self._commit if is_seen_again else commit
+        # A task's thread has another connection than the one it wrote over.
+        if is_committed(record) is not None or in_transaction(database()):
+            self._base, self._committed, self._writes = base, False, (*before, record)
 
     async def _look_again(self, storage: Any) -> None:
-        if self._commit is None or not self._commit.has_come:
-            return await super()._look_again(storage)
-        self._base, self._committed = self._record, True  # what others have saved since is on top of it
+        committed = [each for each in self._writes if is_committed(each)]
+        if committed and committed[-1] is self._writes[-1]:
+            self._base, self._committed = self._record, True  # what others have saved since is on top of it
+            return
+        self._base = committed[-1] if committed else self._base
+        held = await self._read(storage, self.session_key)
+        if held and any(held.is_same(each) for each in self._writes):
+            self._seen_own(held, await storage.in_transaction())
+        else:
+            self._seen_again(held)
+
+    def _seen_own(self, held: Record, may_be_rolled_back: bool) -> None:
+        """What this object wrote last, or before a savepoint that was rolled back."""
+        if self._record is None or not held.is_same(self._record):
+            self._serialized = None
+        self._record, self._committed = held, not may_be_rolled_back
+        self._base = self._base if may_be_rolled_back else held
 
     def _forget(self, id: str) -> None:
         super()._forget(id)
-        if in_transaction(database()):
+        if in_transaction(database()) or self._face is ASYNC:  # which cannot see one of the database's thread
             self._ended = None  # it may be rolled back
 
     storage = DbStorage(call=lambda function, *arguments: function(*arguments))

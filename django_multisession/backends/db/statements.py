@@ -138,7 +138,7 @@ def fetch_newest(alias: str, *parameters: Any) -> list[Any]:
 
 
 class Commit:
-    """Of the transaction of the caller's in which a record was written: `commit_of(record)`."""
+    """Of the transaction of the caller's in which a record was written: `is_committed(record)`."""
 
     has_come = False
 
@@ -146,10 +146,10 @@ class Commit:
         self.has_come = True
 
 
-def commit_of(record: Record) -> Commit | None:
-    """`None`: it was written in no transaction."""
+def is_committed(record: Record) -> bool | None:
+    """`None`: it was written in no transaction. `False` also where nobody knows: Django tells of no commit then."""
     found: Commit | None = vars(record).get("commit")
-    return found
+    return found and found.has_come
 
 
 def _written(alias: str, record: Record, rows: int) -> int:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, cast
 
-from ...databases import asking, clock
+from ...databases import asking, clock, in_transaction
 from ...records import Page, Record, epoch_now, to_epoch
 from . import statements
 
@@ -79,6 +79,10 @@ class DbStorage:
     async def after_commit(self, function: Callable[[], object]) -> bool:
         """Have a function called after the open transaction, unless it is rolled back; `False` where none is open."""
         return bool(await self._ask(statements.after_commit, function))
+
+    async def in_transaction(self) -> bool:
+        """Whether one of the caller's is open, as the thread knows that has the connection. No verb."""
+        return bool(await self._ask(in_transaction))
 
     @property
     def model(self) -> Any:
