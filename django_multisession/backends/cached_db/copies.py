@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import blake2b, sha1
+from itertools import islice
 from math import ceil
 from threading import Lock
 from time import monotonic
@@ -40,6 +41,7 @@ from .outage import TELLING, Outage
 from .signing import REFUSED, Refused, begun, is_of_fallback, seal, unseal
 
 LEASE, TOKEN_SIZE = b"l", 16  # bytes
+AT_ONCE = 500  # DELs in one trip, after which an event loop goes on with others
 OFTEN = 3  # then it is this client's way, and not that of one command which came again on a new connection
 TIME_OUTS = "socket_timeout", "socket_connect_timeout"  # of which redis-py has none before 8.0
 LEASE_SIZE = 1 + TOKEN_SIZE
@@ -179,7 +181,7 @@ class Copies:
 
     def _after(self, name: str, error: BaseException) -> Any:
         """What comes of an answer that was none. Raises what is no outage: a cancelled task's, a wrong setting's."""
-        if isinstance(error, Impossible):
+        if isinstance(error, Impossible) and name != TELLING:
             return answers.nothing("Session copy refused: Redis has answered something else (%s).", name) or REFUSED
         if isinstance(error, redis.RedisError | EngineUnavailable | OSError):
             return self.outage.failed(name, error)
@@ -212,19 +214,30 @@ class Copies:
         except redis.exceptions.NoScriptError:  # a new or restarted server; EVAL makes it known
             return await self._opened().execute(("EVAL", script, 1, _key(id), *arguments), meaning)
 
-    async def _forget(self, keys: list[str]) -> None:
-        """Together, where there are many; what fails then is sent again as a single one is, over a new connection. Not
-        to a node that does not answer: each would be waited for."""
-        commands, left = self._opened(), keys
-        if len(keys) > 1:
-            with suppress(redis.ConnectionError, *MISREAD):
-                found = await commands.all([("DEL", key) for key in keys])
-                left = [key for key, answer in zip(keys, found, strict=True) if isinstance(answer, Exception)]
-                for answer in found:
-                    if isinstance(answer, redis.TimeoutError):
-                        raise answer
-        for key in left:
-            await commands.execute(("DEL", key), answers.number)
+    async def _forget(self, owed: dict[str, float]) -> None:
+        """What was told is taken out. What fails of many is sent again as a single one is, over a new connection."""
+        while keys := list(islice(owed, AT_ONCE)):
+            for key in await self._forget_together(owed, keys):
+                await self._opened().execute(("DEL", key), answers.number)
+                del owed[key]
+
+    async def _forget_together(self, owed: dict[str, float], keys: list[str]) -> list[str]:
+        """What is left of the keys. Not to be asked for again from a node that does not answer: each would be waited
+        for."""
+        if len(keys) == 1:
+            return keys
+        try:
+            found = await self._opened().all([("DEL", key) for key in keys])
+        except (redis.ConnectionError, *MISREAD):
+            return keys
+        failed = {key: answer for key, answer in zip(keys, found, strict=True) if isinstance(answer, Exception)}
+        for key in keys:
+            if (until := owed.pop(key)) and key in failed:
+                owed[key] = until  # behind those that were not tried yet
+        for answer in failed.values():
+            if isinstance(answer, redis.TimeoutError):
+                raise answer
+        return list(failed)
 
     def _opened(self) -> Any:
         if self._commands is None:

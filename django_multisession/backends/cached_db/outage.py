@@ -8,8 +8,8 @@ first when it may be asked again says them first. So no request of this process 
 """
 
 import logging
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from time import monotonic
 
@@ -28,8 +28,8 @@ class Outage:
     def __init__(self) -> None:
         self._until: float | None = None  # when it may be asked again; None: there is no outage
         self._refused: set[str] = set()
-        self._untold: deque[tuple[str, float]] = deque(maxlen=MOST)  # keys, and when copies of before are too old
-        self._telling: set[object] = set()  # who is saying them just now
+        self._untold: OrderedDict[str, float] = OrderedDict()  # keys, and when copies of before are too old
+        self._telling: set[object] = set()  # who is saying some of them just now
         self.is_known = False  # while all is well nobody needs to call anything here
 
     def may_ask(self) -> bool:
@@ -47,31 +47,41 @@ class Outage:
         return bool(self._untold or self._telling)
 
     def untold(self, keys: Iterable[str]) -> None:
-        self._owe((key, monotonic() + conf.CACHE_AGE) for key in keys)
+        self._owe(dict.fromkeys(keys, monotonic() + conf.CACHE_AGE))
 
     @contextmanager
-    def telling(self, keys: list[str]) -> Iterator[list[str]]:
-        """These, and what was not told before, for one request. The others read nothing from Redis until it is done."""
-        self._telling.add(mark := object())  # before the first is taken
-        owed = [*self._taken(), *((key, monotonic() + conf.CACHE_AGE) for key in keys)]
+    def telling(self, keys: Iterable[str]) -> Iterator[dict[str, float]]:
+        """These, and what was not told before, for one request, which takes out what it has said. Where there is such,
+        the others read nothing from Redis until it is done."""
+        mark, owed = object(), dict.fromkeys(keys, monotonic() + conf.CACHE_AGE)
+        if self._untold:
+            self._telling.add(mark)  # before the first is taken
+            owed = self._taken() | owed
         try:
-            yield list(dict(owed))
+            yield owed
         except BaseException:  # stopped in the midst of it, too
             self._owe(owed)
             raise
         finally:
             self._telling.discard(mark)
 
-    def _owe(self, owed: Iterable[tuple[str, float]]) -> None:
-        self._untold.extend(owed)
+    def _owe(self, owed: Mapping[str, float]) -> None:
+        """Without a lock: this runs wherever Python closes a coroutine."""
+        for key, until in owed.items():
+            self._untold[key] = max(until, self._untold.get(key, until))
+        with suppress(KeyError):
+            while len(self._untold) > MOST:
+                self._untold.popitem(last=False)
         self.is_known = True
 
-    def _taken(self) -> list[tuple[str, float]]:
-        now, found = monotonic(), []
-        with suppress(IndexError):
+    def _taken(self) -> dict[str, float]:
+        now, found = monotonic(), {}
+        with suppress(KeyError):
             while True:
-                found.append(self._untold.popleft())
-        return [(key, until) for key, until in found if now < until]
+                key, until = self._untold.popitem(last=False)
+                if now < until:
+                    found[key] = until
+        return found
 
     def failed(self, name: str, error: Exception) -> None:
         self.is_known = True

@@ -12,6 +12,7 @@ from django_multisession import user_sessions
 from django_multisession.backends.cached_db import copies, outage, signing
 from django_multisession.records import identify
 from django_multisession.testing.stored import saved
+from django_multisession.twins import run_sync
 from tests import servers
 
 pytestmark = pytest.mark.slow
@@ -52,9 +53,10 @@ def test_read_saved_and_ended(Store, face, client):
 
 
 @contextmanager
-def paused(client):
-    """All its primaries, none of which answers until the end."""
-    processes = [each["process_id"] for each in client.info("server", target_nodes="primaries").values()]
+def paused(client, nodes="primaries"):
+    """All its primaries, or one node: none answers until the end."""
+    found = client.info("server", target_nodes=nodes)
+    processes = [each["process_id"] for each in ([found] if "process_id" in found else found.values())]
     try:
         for process in processes:
             os.kill(process, signal.SIGSTOP)
@@ -86,3 +88,17 @@ def test_nodes_that_do_not_answer_are_asked_once(Store, face, client, monkeypatc
         monkeypatch.setattr(Store.storage.told.outage, "_until", 0)
         face(Store(keys[0])).load()
         assert not any(is_copied(Store.storage.told._opened().client, key) for key in keys)
+
+
+def test_what_was_told_is_not_told_again(Store, client):
+    """One node does not answer: the others' keys are told once, and not each time that it is asked for."""
+    with override_settings(MULTISESSION_TIMEOUT=0.5):
+        told = Store.storage.told
+        client = told._opened().client
+        keys = [f"copy:{number}" for number in range(60)]
+        away = client.get_node_from_key(keys[0])
+        told.outage.untold(keys)
+        with paused(client, away):
+            assert run_sync(told.take("", "a")) is None
+        with told.outage.telling([]) as owed:
+            assert sorted(owed) == sorted(key for key in keys if client.get_node_from_key(key) == away)

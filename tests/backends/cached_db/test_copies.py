@@ -325,15 +325,34 @@ def test_what_redis_was_not_told_of_is_known_for_as_long_as_a_copy_may_be_old(mo
     now += 2
     with suppress(ZeroDivisionError), found.telling(["newest"]) as keys:
         raise ZeroDivisionError
-    assert keys == ["new", "newest"]
+    assert list(keys) == ["new", "newest"]
     with found.telling([]) as keys:
-        assert keys == ["new", "newest"]
+        assert list(keys) == ["new", "newest"]
         found.answered("SET")
         assert (found.is_known, found.has_untold) == (True, True)  # until they are told
     assert not found.has_untold
     found.untold(str(number) for number in range(outage.MOST + 1))
     with found.telling([]) as keys:
         assert len(keys) == outage.MOST
+
+
+def test_one_that_changes_all_the_time_pushes_no_other_out(monkeypatch):
+    monkeypatch.setattr(outage, "MOST", 2)
+    found = Outage()
+    for key in ["ended", *["busy"] * 5]:
+        found.untold([key])
+    with found.telling([]) as keys:
+        assert list(keys) == ["ended", "busy"]
+
+
+def test_what_is_told_at_once_holds_back_no_reads():
+    """While all is well: one thread or another is telling of its change all the time."""
+    found = Outage()
+    with found.telling(["a"]):
+        with found.telling(["b"]):
+            pass
+        found.answered(outage.TELLING)
+        assert not found.is_known
 
 
 def test_who_is_stopped_while_redis_is_told(Store, face, client, monkeypatch):
