@@ -104,7 +104,8 @@ def _unavailable_page() -> str:
         try:
             return str(loader.get_template(name).render())  # with no request: its context may ask for the session
         except Exception as error:
-            if not isinstance(error, TemplateDoesNotExist) or error.args[0] != name:  # but what it extends
+            is_there = not isinstance(error, TemplateDoesNotExist) or error.args[0] != name  # but not what it extends
+            if is_there and _is_news(f"{name}: {error}"):
                 logger.exception("The template %s has failed.", name)
     return "<h1>Service Unavailable</h1>"  # the app is not installed
 

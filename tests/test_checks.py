@@ -415,12 +415,19 @@ def test_a_database_that_is_no_number(url: str) -> None:
     assert found(**engine("cached_db"), MULTISESSION_REDIS=url) == "E022"
 
 
+def test_a_password_with_a_slash_is_in_no_message() -> None:
+    """redis-py takes what is behind the slash for the number of a database."""
+    assert "et@localhost" not in texts(**redis(), MULTISESSION_REDIS="redis://:secr/et@localhost/1")
+
+
 @pytest.mark.parametrize("location", ["redis://localhost/abc", ["redis://a/1", "redis://b/abc"]])
 def test_a_database_of_the_alias_that_is_no_number(location: object) -> None:
     assert found(**redis(LOCATION=location)) == "E022"
 
 
-@pytest.mark.parametrize("url", ["redis://a/1/", "redis://a:1?db=1", "unix:///a/b?db=1", f"{SENTINELS}/1", SENTINELS])
+@pytest.mark.parametrize(
+    "url", ["redis://a/1/", "redis://a/1#b", "redis://a:1?db=1", "unix:///a/b?db=1", f"{SENTINELS}/1", SENTINELS]
+)
 def test_databases_that_are_numbers(url: str) -> None:
     assert found(**redis(), MULTISESSION_REDIS=url) == ""
 

@@ -149,7 +149,7 @@ class Commit:
 def is_committed(record: Record) -> bool | None:
     """`None`: it was written in no transaction. `False` also where nobody knows: Django tells of no commit then."""
     found: Commit | None = vars(record).get("commit")
-    return found and found.has_come
+    return None if found is None else found.has_come
 
 
 def _written(alias: str, record: Record, rows: int) -> int:

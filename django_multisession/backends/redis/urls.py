@@ -93,7 +93,9 @@ def database_of(url: str) -> str:
     """What stands where redis-py looks for the number of a database; nothing of a URL that names no host."""
     if not url.startswith(BY_HOST):
         return ""
-    path = unquote(url.partition("://")[2].partition("?")[0].partition("/")[2].strip("/"))
+    path = unquote(url.partition("://")[2].partition("#")[0].partition("?")[0].partition("/")[2].strip("/"))
+    if "@" in path:  # the rest of a password with a slash, which nobody is to read; redis-py refuses the URL
+        return ""
     return path.partition("/")[2] if kind_of(url) == SENTINEL else path
 
 
