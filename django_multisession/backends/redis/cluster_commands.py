@@ -22,6 +22,7 @@ from .failures import MISREAD, Impossible, Lost
 
 REDIRECTIONS = 16
 REDIRECTING = AskError, TryAgainError  # MovedError is an AskError
+AWAY = redis.ConnectionError, redis.TimeoutError
 PAUSE = 0.05  # seconds, while slots are on their way
 
 
@@ -57,26 +58,49 @@ class ClusterCommands:
         if left:
             await self.refresh()
             await self.look_again()
-            for at, answer in zip(left, await self._each_to_its_node([commands[at] for at in left]), strict=True):
-                answers[at] = await self._send(commands[at]) if isinstance(answer, REDIRECTING) else answer
+            found = await self._each_to_its_node([commands[at] for at in left])
+            for at, answer in zip(left, await self._led_there([commands[at] for at in left], found), strict=True):
+                answers[at] = answer
+        return answers
+
+    async def _led_there(self, commands: Sequence[tuple[Any, ...]], answers: list[Any]) -> list[Any]:
+        """What is still redirected, one by one, until a node does not answer: each would be waited for."""
+        away = None
+        for at, command in enumerate(commands):
+            if isinstance(answers[at], REDIRECTING) and away is None:
+                try:
+                    answers[at] = await self._send(command)
+                except redis.RedisError as error:
+                    answers[at] = error
+                    away = error if isinstance(error, AWAY) else None
+            elif isinstance(answers[at], REDIRECTING):
+                answers[at] = away
         return answers
 
     async def _each_to_its_node(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """In one trip to each node, to all at once from an event loop."""
+        """In one trip to each node, to all at once from an event loop. Raises what keeps all nodes from being known."""
+        await self._know_nodes()
         at_nodes: dict[str, tuple[Any, list[int]]] = {}
+        answers: list[Any] = [None] * len(commands)
         for at, command in enumerate(commands):
-            node = await self.node_of(_key_of(command))
-            at_nodes.setdefault(node.name, (node, []))[1].append(at)
+            try:
+                with errors_of_connections():
+                    node = self.client.get_node_from_key(_key_of(command))
+            except redis.ConnectionError as error:  # nobody has the slot
+                answers[at] = error
+            else:
+                at_nodes.setdefault(node.name, (node, []))[1].append(at)
         trips = [self._errors_too(node, [commands[at] for at in places]) for node, places in at_nodes.values()]
         found = await asyncio.gather(*trips) if self._waits else [await trip for trip in trips]
-        places = [at for _, places in at_nodes.values() for at in places]
-        answers = dict(zip(places, [answer for each in found for answer in each], strict=True))
-        return [answers[at] for at in range(len(commands))]
+        for (_, places), of_node in zip(at_nodes.values(), found, strict=True):
+            for at, answer in zip(places, of_node, strict=True):
+                answers[at] = answer
+        return answers
 
     async def _errors_too(self, node: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         try:
             return await self._at_once(node, commands)
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+        except (*AWAY, *MISREAD) as error:
             return [error] * len(commands)
 
     async def at(self, node: Any, *command: Any) -> Any:

@@ -5,6 +5,8 @@ import time
 import redis
 from redis.crc import key_slot
 
+from django_multisession.backends.redis.cluster_commands import ClusterCommands
+from django_multisession.testing.faces import Verbs
 from example_project.clusters import RedisCluster
 
 PATIENCE = 60  # seconds: the cluster's own fail-over takes 2 to 3 after `promote_after(1)`
@@ -67,6 +69,18 @@ class Nodes:
         id = id_of(target)
         for client in (target, source, *(each for each in self.primaries() if each not in (source, target))):
             client.execute_command("CLUSTER SETSLOT", slot, "NODE", id)
+
+
+class Commands(ClusterCommands):
+    async def forget_slot(self, slot):
+        """redis-py does not know of it any more."""
+        del self.client.nodes_manager.slots_cache[slot]
+
+
+def commands_of(store, face):
+    """The commands of the face, as plain calls."""
+    verbs = face.verbs(store)
+    return Verbs(lambda: Commands(verbs._storage().client), verbs._run)
 
 
 def id_of(client) -> str:

@@ -4,6 +4,8 @@ import asyncio
 import dataclasses
 import itertools
 import json
+import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +29,7 @@ from django_multisession.twins import run_sync
 from example_project.clusters import RedisCluster
 from example_project.servers import RedisNode
 
-from .nodes import Nodes, covered, id_of, is_ok, is_synced, nodes_role, slot_of, slots_of, wait_until
+from .nodes import Nodes, commands_of, covered, id_of, is_ok, is_synced, nodes_role, slot_of, slots_of, wait_until
 from .test_setup import by_proxies
 
 pytestmark = pytest.mark.slow
@@ -238,6 +240,26 @@ class TestASlotOnItsWay:
         assert [len(verbs.of_user(str(number))) for number in range(6)] == [1] * 6
         assert [verbs.remove([id]) for id in ids[:3]] == [1] * 3
         assert verbs.remove([*ids[3:], *elsewhere[:3]]) == 6
+
+    @pytest.mark.parametrize("on_its_way", ["to another node"], indirect=True)
+    def test_its_target_does_not_answer(self, Store, face, nodes, on_its_way):
+        """What else was asked for is answered, and of all that are led there one alone waits."""
+        slot, ids = on_its_way
+        target = next(each for each in nodes.primaries() if each is not nodes.owner(slot))
+        elsewhere = [f"{number:064x}" for number in range(1, 10)]
+        others = [each for each in elsewhere if nodes.owner(slot_of(f"session:{each}")) is not target]
+        process = target.info("server")["process_id"]
+        with override_settings(MULTISESSION_TIMEOUT=0.5):
+            commands = commands_of(Store, face)
+            assert all(type(each) is int for each in commands.all([("EXISTS", f"session:{id}") for id in ids[:6]]))
+            os.kill(process, signal.SIGSTOP)
+            try:
+                found = commands.all([("EXISTS", f"session:{id}") for id in [*others, *ids[:6]]])
+            finally:
+                os.kill(process, signal.SIGCONT)
+        errors = [each for each in found[len(others) :] if isinstance(each, redis.TimeoutError)]
+        assert found[: len(others)] == [0] * len(others)
+        assert (len(errors), len({id(each) for each in errors})) == (3, 1)
 
     def test_walks_go_over_it_though_it_stays_so(self, Store, face, on_its_way):
         """For days perhaps: what is not at its source any more is at its target."""

@@ -12,7 +12,7 @@ from django_multisession.purge import purge
 from django_multisession.records import epoch_now, to_epoch, utcnow
 from django_multisession.testing.stored import HOUR, a_record
 
-from .nodes import Nodes, slot_of
+from .nodes import Nodes, commands_of, slot_of
 
 ID = "a" * 64
 
@@ -23,6 +23,16 @@ def nodes(cluster):
 
 
 class TestCommands:
+    def test_many_where_one_has_a_slot_that_redis_py_does_not_know(self, Store, face, client):
+        """The nodes are asked for it, and the others are answered whether they know or not."""
+        names = [f"session:{number:064x}" for number in range(20)]
+        for name in names:
+            client.set(name, name)
+        commands, asked = commands_of(Store, face), [("GET", name) for name in names]
+        commands.all(asked)
+        commands.forget_slot(slot_of(names[3]))
+        assert commands.all(asked) == [name.encode() for name in names]
+
     def test_one_for_the_session_and_one_more_where_it_is_listed(self, verbs, nodes):
         verbs.insert(other := a_record("b" * 64, user_id="8"))  # the scripts are known
         verbs.replace(dataclasses.replace(other, version=2))
