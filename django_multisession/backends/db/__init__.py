@@ -7,7 +7,6 @@ from asgiref.sync import sync_to_async
 from ...databases import in_transaction
 from ...payload.codecs import Serialized
 from ...records import Record
-from ...twins import ASYNC
 from .. import base
 from . import checks  # noqa: F401  registers them
 from .statements import database, is_committed
@@ -36,21 +35,20 @@ class SessionStore(base.SessionStore):
             return
         self._base = committed[-1] if committed else self._base
         held = await self._read(storage, self.session_key)
-        if held and any(held.is_same(each) for each in self._writes):
+        if held and held in (self._record, *self._writes):  # by its times too: others may count to the same number
             self._seen_own(held, await storage.in_transaction())
         else:
             self._seen_again(held)
 
     def _seen_own(self, held: Record, may_be_rolled_back: bool) -> None:
         """What this object wrote last, or before a savepoint that was rolled back."""
-        if self._record is None or not held.is_same(self._record):
-            self._serialized = None
+        self._serialized = self._serialized if held == self._record else None
         self._record, self._committed = held, not may_be_rolled_back
         self._base = self._base if may_be_rolled_back else held
 
-    def _forget(self, id: str) -> None:
-        super()._forget(id)
-        if in_transaction(database()) or self._face is ASYNC:  # which cannot see one of the database's thread
+    async def _delete(self, storage: Any, session_key: str | None = None) -> None:
+        await super()._delete(storage, session_key)
+        if self._ended and await storage.in_transaction():
             self._ended = None  # it may be rolled back
 
     storage = DbStorage(call=lambda function, *arguments: function(*arguments))
