@@ -1,7 +1,8 @@
 """Whether Redis is asked: after it could not be reached, it is left alone for a while. And what it is to hear of then.
 
 A refusal (no memory, no permission) is no outage of the connection: each command is sent, and Redis says no at once.
-Each outage, and each kind of command that is refused, is logged once, and its end.
+Each outage, and each kind of command that is refused, is logged once, and its end. Those that follow one another within
+QUIET are one: a pool of connections that is too small has hundreds in a second.
 
 The keys that Redis was not told to forget are kept, the last MOST of them for as long as a copy may live: whoever asks
 first when it may be asked again says them first. So no request of this process reads what another has changed here.
@@ -18,6 +19,7 @@ import redis
 from ...conf import conf
 
 PAUSE = 1.0  # seconds
+QUIET = 10.0  # seconds
 MOST = 10_000
 TELLING = "DEL"
 
@@ -27,6 +29,7 @@ logger = logging.getLogger("django_multisession")
 class Outage:
     def __init__(self) -> None:
         self._until: float | None = None  # when it may be asked again; None: there is no outage
+        self._is_said, self._quiet_until = False, 0.0
         self._refused: set[str] = set()
         self._untold: OrderedDict[str, float] = OrderedDict()  # keys, and when copies of before are too old
         self._telling: set[object] = set()  # who is saying some of them just now
@@ -91,7 +94,8 @@ class Outage:
                 logger.warning("Redis refuses %s, so sessions are read from the database: %s", name, error)
             if name != TELLING:
                 return
-        elif self._until is None:
+        elif not self._is_said and monotonic() >= self._quiet_until:
+            self._is_said, self._quiet_until = True, monotonic() + QUIET
             logger.warning("Redis is away, so sessions are read from the database: %s", error)
         self._until = monotonic() + PAUSE
 
@@ -101,8 +105,9 @@ class Outage:
             self._until = monotonic()
 
     def answered(self, name: str) -> None:
-        if self._until is not None:
-            self._until = None
+        self._until = None
+        if self._is_said:
+            self._is_said = False
             logger.info("Redis answers again: sessions are read from it.")
         self._refused.discard(name)
         self.is_known = bool(self._refused)

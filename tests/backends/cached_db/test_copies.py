@@ -345,6 +345,22 @@ def test_one_that_changes_all_the_time_pushes_no_other_out(monkeypatch):
         assert list(keys) == ["ended", "busy"]
 
 
+def test_outages_that_follow_one_another_are_logged_as_one(monkeypatch, caplog):
+    """Threads that find no connection free have one each time; one that lasts is always told."""
+    found, now, error = Outage(), time.monotonic(), ConnectionError("Too many connections")
+    monkeypatch.setattr(outage, "monotonic", lambda: now)
+    with caplog.at_level("INFO", "django_multisession"):
+        for _ in range(3):
+            found.failed("SET", error)
+            found.answered("SET")
+        found.failed("SET", error)
+        assert len(caplog.records) == 2
+        now += outage.QUIET
+        for _ in range(3):
+            found.failed("SET", error)
+    assert [each.levelname for each in caplog.records] == ["WARNING", "INFO", "WARNING"]
+
+
 def test_what_is_told_at_once_holds_back_no_reads():
     """While all is well: one thread or another is telling of its change all the time."""
     found = Outage()
