@@ -93,8 +93,10 @@ def _of_sentinel(pool: Any) -> Any:
 
 async def aclose(client: Any) -> None:
     """Close an asynchronous client, and those to its sentinels."""
+    if cluster_clients.is_cluster(client):
+        return await cluster_clients.aclose(client)
     await client.aclose()
-    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)  # a cluster has no pool
+    manager = getattr(client.connection_pool, "sentinel_manager", None)
     for sentinel in manager.sentinels if manager else ():
         await sentinel.aclose()
 

@@ -31,7 +31,7 @@ from ...records import Page, Record, epoch_now, from_epoch, to_epoch
 from . import answers as redis_answers
 from . import leftovers
 from .answers import HOUR, ID_LENGTH, INDEXED, TIMES
-from .cluster_clients import is_cluster
+from .cluster_clients import aclose, is_cluster
 from .cluster_commands import ClusterCommands
 from .cluster_walk import Node, Position, ranges
 from .cluster_whole import Whole
@@ -165,7 +165,7 @@ class ClusterStorage(RedisStorage):
         return True
 
     async def aclose(self) -> None:
-        await self.client.aclose()
+        await aclose(self.client)
 
     # The index
 

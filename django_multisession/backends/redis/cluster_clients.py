@@ -37,6 +37,14 @@ def asynchronous(client: RedisCluster) -> Any:
     )
 
 
+async def aclose(client: Any) -> None:
+    """redis-py closes only what knows its nodes. After an error a client is to learn of them anew, and what other tasks
+    had under way meanwhile has connected some again."""
+    await client.aclose()
+    for name in ("nodes_cache", "startup_nodes"):
+        await client.nodes_manager.aclose(name)
+
+
 def heed_announced_addresses(client: RedisCluster) -> None:
     """redis-py takes the address that MOVED names as it is. What CLUSTER SLOTS says it remaps: so that is asked for."""
     if client.nodes_manager.address_remap:

@@ -1,3 +1,4 @@
+import asyncio
 import dataclasses
 from datetime import timedelta
 
@@ -241,3 +242,17 @@ def test_a_purge_goes_on_where_its_batch_before_has_ended(verbs, client, Store):
         client.zadd(f"session:user:{number}", {b"%032d" % number: 1})
     assert purge(batch_size=5).rows == 12
     assert verbs.purge(utcnow(), 100) == 0
+
+
+def test_a_client_that_is_to_learn_of_its_nodes_anew_is_closed_with_its_loop(Store):
+    """As one is after an error, while what other tasks had under way has connected its nodes again."""
+
+    async def read():
+        await Store.astorage.read(ID)
+        client = Store.astorage.client
+        client._initialize = True
+        return [*client.get_nodes(), *client.nodes_manager.startup_nodes.values()]
+
+    nodes = asyncio.run(read())
+    assert nodes
+    assert not any(connection.is_connected for node in nodes for connection in node._connections)
