@@ -217,22 +217,21 @@ class Copies:
     async def _forget(self, owed: dict[str, float]) -> None:
         """What was told is taken out. What fails of many is sent again as a single one is, over a new connection."""
         while keys := list(islice(owed, AT_ONCE)):
-            for key in await self._forget_together(owed, keys):
+            for key in keys if len(keys) == 1 else await self._forget_together(owed, keys):
                 await self._opened().execute(("DEL", key), answers.number)
                 del owed[key]
 
     async def _forget_together(self, owed: dict[str, float], keys: list[str]) -> list[str]:
         """What is left of the keys. Not to be asked for again from a node that does not answer: each would be waited
         for."""
-        if len(keys) == 1:
-            return keys
         try:
             found = await self._opened().all([("DEL", key) for key in keys])
         except (redis.ConnectionError, *MISREAD):
             return keys
         failed = {key: answer for key, answer in zip(keys, found, strict=True) if isinstance(answer, Exception)}
         for key in keys:
-            if (until := owed.pop(key)) and key in failed:
+            until = owed.pop(key)
+            if key in failed:
                 owed[key] = until  # behind those that were not tried yet
         for answer in failed.values():
             if isinstance(answer, redis.TimeoutError):

@@ -31,7 +31,7 @@ from ...records import Page, Record, epoch_now, from_epoch, to_epoch
 from . import answers as redis_answers
 from . import leftovers
 from .answers import HOUR, ID_LENGTH, INDEXED, TIMES
-from .cluster_clients import aclose, is_cluster
+from .cluster_clients import is_cluster
 from .cluster_commands import ClusterCommands
 from .cluster_walk import Node, Position, ranges
 from .cluster_whole import Whole
@@ -164,9 +164,6 @@ class ClusterStorage(RedisStorage):
             return not whole.was_nowhere_else(told, [each for _, each in await self._primaries()])
         return True
 
-    async def aclose(self) -> None:
-        await aclose(self.client)
-
     # The index
 
     async def _insert(self, record: Record, value: bytes) -> bool:
@@ -295,10 +292,6 @@ class ClusterStorage(RedisStorage):
 
     async def _forget(self, user_id: str, gone: set[bytes], members: Sequence[bytes]) -> None:
         """Nothing: who signs in is listed before the session is there, and no script can look at both."""
-
-    async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        answers = await self.commands.all(commands) if commands else []
-        return [redis_answers.answer_or_impossible(answer) for answer in answers]
 
 
 _OFFSETS = INDEXED.start, INDEXED.stop - 1

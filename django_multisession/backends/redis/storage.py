@@ -46,7 +46,6 @@ import redis
 from ...conf import conf
 from ...exceptions import EngineUnavailable
 from ...records import Page, Record, epoch_now, from_epoch, to_epoch
-from ...twins import settle
 from . import answers as redis_answers
 from . import clients, leftovers, waiting
 from .answers import ID_LENGTH, NO_MORE_VERSIONS, TIMES, pack
@@ -346,10 +345,7 @@ class RedisStorage:
             raise EngineUnavailable(f"Redis: {error}") from error
 
     async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        pipeline = self.client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        answers = await settle(pipeline.execute(raise_on_error=False)) if commands else []
+        answers = await self.commands.all(commands) if commands else []
         return [redis_answers.answer_or_impossible(answer) for answer in answers]
 
     def _key(self, id: str, escape: bool = False) -> str:
